@@ -1,0 +1,1 @@
+"""The simulator: a hypervisor whose world is a directory."""

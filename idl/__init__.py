@@ -1,0 +1,1 @@
+"""The interface: types, errors, method table, OpenRPC document, client."""

@@ -1,0 +1,1 @@
+"""The daemon: operations, planner, queues, workers, executor, recovery, updates, tasks, RPC."""

@@ -1,0 +1,1 @@
+"""JSON-RPC over Unix sockets: framing, dispatch, permissions, limits."""
