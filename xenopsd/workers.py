@@ -21,11 +21,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, count
 from math import inf
-from queue import SimpleQueue
 from typing import Generic, TypeVar
 
 import structlog
 
+from xenopsd.errands import Errands, start, tell
 from xenopsd.queues import Ended, Lease, Outcome, Parked, Queues, Snapshot
 
 T = TypeVar("T")
@@ -129,9 +129,9 @@ class WorkerPool(Generic[T]):
         self._running: dict[int, _Holder[T]] = {}  # by generation
         self._workers = self._crew("worker", 0, urgent_only=False)
         self._lane = self._crew("lane", lane, urgent_only=True)
-        self._kills = _Errands("kill", kills)
-        self._reports = _Errands("report", 1)
-        _start("supervisor", self._supervise)
+        self._kills = Errands("kill", kills)
+        self._reports = Errands("report", 1)
+        start("supervisor", self._supervise)
         self._hire(self._lane)
         self.set_size(size)
 
@@ -302,7 +302,7 @@ class WorkerPool(Generic[T]):
                 crew.hired += 1
                 name = f"{crew.name}-{next(crew.numbers)}"
             try:
-                _start(name, self._serve, crew, name)
+                start(name, self._serve, crew, name)
             except RuntimeError:  # the limit of threads: go on with those that there are
                 log.exception("thread_refused", thread=name)
                 with self._lock:
@@ -346,13 +346,13 @@ class WorkerPool(Generic[T]):
             void = holder.written_off
         # Before the release: the task is failed before the next operation can begin.
         if not void:
-            _call(self._on_crashed, holder.lease, exc)
+            tell(self._on_crashed, holder.lease, exc)
 
     def _returned(self, holder: _Holder[T]) -> None:
         if holder.reported is not None:
             holder.reported.wait()  # the owner hears of the loss before it hears of the return
         log.warning("written_off_step_returned", key=holder.lease.key, thread=holder.thread)
-        _call(self._on_returned, holder.lease)
+        tell(self._on_returned, holder.lease)
 
     def _take(self, crew: _Crew, name: str) -> _Holder[T] | None:
         """Wait for a lease (locked); None when this thread is to leave."""
@@ -442,53 +442,20 @@ class WorkerPool(Generic[T]):
         asleep = self._alarm - now
         self._due.wait(None if asleep == inf else min(asleep, threading.TIMEOUT_MAX))
 
-    def _break_call(self, holder: _Holder[T], overdue_since: float) -> None:
+    def _breaktell(self, holder: _Holder[T], overdue_since: float) -> None:
         with self._lock:
             # While this waited for a kill thread the step may have returned or gone on.
             over = holder.lease.generation not in self._running
             if over or holder.overdue_since != overdue_since:
                 return
         log.warning("call_overdue", **_facts(holder))
-        _call(self._on_overdue, holder.lease)
+        tell(self._on_overdue, holder.lease)
 
     def _report_loss(self, holder: _Holder[T]) -> None:
         log.error("worker_written_off", **_facts(holder))
-        _call(self._on_written_off, holder.lease)
+        tell(self._on_written_off, holder.lease)
         if holder.reported is not None:
             holder.reported.set()
-
-
-class _Errands:
-    """A few threads that run calls which may hang, so that their sender cannot."""
-
-    def __init__(self, name: str, threads: int) -> None:
-        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._threads = threads
-        for number in range(1, threads + 1):
-            _start(f"{name}-{number}", self._run)
-
-    def send(self, call: Callable[[], None]) -> None:
-        self._calls.put(call)
-
-    def close(self) -> None:
-        for _ in range(self._threads):
-            self._calls.put(None)
-
-    def _run(self) -> None:
-        while (call := self._calls.get()) is not None:
-            call()
-
-
-def _start(name: str, target: Callable[..., None], *args: object) -> None:
-    threading.Thread(target=target, args=args, name=name, daemon=True).start()
-
-
-def _call(callback: Callable[..., None], *args: object) -> None:
-    """Tell the owner something; what it throws is its bug, and must not cost us the thread."""
-    try:
-        callback(*args)
-    except Exception:
-        log.exception("callback_crashed", callback=getattr(callback, "__qualname__", "?"))
 
 
 def _running(holder: _Holder[T]) -> Running[T]:
