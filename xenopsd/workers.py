@@ -442,7 +442,7 @@ class WorkerPool(Generic[T]):
         asleep = self._alarm - now
         self._due.wait(None if asleep == inf else min(asleep, threading.TIMEOUT_MAX))
 
-    def _breaktell(self, holder: _Holder[T], overdue_since: float) -> None:
+    def _break_call(self, holder: _Holder[T], overdue_since: float) -> None:
         with self._lock:
             # While this waited for a kill thread the step may have returned or gone on.
             over = holder.lease.generation not in self._running
