@@ -1,0 +1,77 @@
+"""What the daemon keeps of a VM beside its configuration, and what follows from it.
+
+`VmExtra` is the seed's third kind of metadata: the running configuration. It is written at
+the end of operations; between, the journal knows more than it does.
+"""
+
+from msgspec import Struct
+
+from backends.interface import Domain
+from idl.ids import DeviceId
+from idl.metadata import Metadata
+from idl.vm import Difference, PowerState, Vm
+
+#: Fields that apply to a running VM the moment they are configured: the daemon alone reads them.
+LIVE_FIELDS = frozenset({"name", "auto_start", "on_crash", "on_shutdown", "on_reboot"})
+
+
+class Image(Struct, frozen=True, kw_only=True):
+    """A suspend image. `spent`: its memory has run on since, and must never run again."""
+
+    path: str
+    incarnation: str | None = None
+    spent: bool = False
+    plugged: list[DeviceId] = []
+
+
+class VmExtra(Struct, frozen=True, kw_only=True):
+    """The running configuration and the last recorded state.
+
+    `incarnation` and `boot` belong to the newest domain; `settled` says that an operation has
+    ended for it (the seed's tell then no longer counts); `running` is its configuration as
+    booted, null without a domain and without an image; `preserved` is the incarnation of a
+    domain that stopped and that its on_* policy wants kept to be looked at.
+    """
+
+    incarnation: str | None = None
+    boot: str | None = None
+    settled: bool = False
+    running: Vm | None = None
+    image: Image | None = None
+    power_state: PowerState = PowerState.HALTED
+    reason: str = ""
+    last_start_time: float | None = None
+    observed_at: float | None = None
+    preserved: str | None = None
+
+
+def power_state(domain: Domain | None, extra: VmExtra) -> PowerState:
+    """What is observed, as clients name it.
+
+    A domain that has stopped by itself and was not looked at yet counts as running.
+    """
+    if domain is None:
+        suspended = extra.image is not None and not extra.image.spent
+        return PowerState.SUSPENDED if suspended else PowerState.HALTED
+    if domain.stopped is not None:
+        kept = extra.preserved is not None and extra.preserved == domain.incarnation
+        return PowerState.PAUSED if kept else PowerState.RUNNING
+    return PowerState.PAUSED if domain.paused else PowerState.RUNNING
+
+
+def half_built(domain: Domain, extra: VmExtra) -> bool:
+    """The seed's tell: paused, no vCPU time, and no operation has ended for it."""
+    settled = extra.settled and extra.incarnation == domain.incarnation
+    return domain.paused and domain.vcpu_seconds == 0 and not settled
+
+
+def pending(meta: Metadata, extra: VmExtra) -> dict[str, Difference]:
+    """Fields whose running value differs from the configured one."""
+    if extra.running is None:
+        return {}
+    return {
+        field: Difference(running=was, configured=wanted)
+        for field in Vm.__struct_fields__
+        if field not in LIVE_FIELDS
+        and (was := getattr(extra.running, field)) != (wanted := getattr(meta.vm, field))
+    }
