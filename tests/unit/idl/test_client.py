@@ -1,0 +1,265 @@
+"""The client against a daemon of a few lines: values, errors, threads, deadlines."""
+
+import itertools
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from idl.client import AnswerTimeout, Client, ConnectionFailed
+from idl.errors import (
+    BadPowerState,
+    DeadlineExceeded,
+    DoesNotExist,
+    MethodNotFound,
+    PermissionDenied,
+)
+from idl.task import Completed, Failed, Pending, Task
+from idl.update import Update
+from idl.vm import PowerState, Vm, VmRecord, VmState
+
+DEADLINE = 10.0
+
+RECORD = VmRecord(id="a", config=Vm(id="a"), state=VmState(power_state=PowerState.RUNNING))
+
+
+def task(state: Any) -> Task:
+    return Task(
+        id="t", vm="a", operation="VM.start", debug_info="", created=0.0, object="a", state=state
+    )
+
+
+_PLAIN = {
+    "vm": "a",
+    "operation": "VM.start",
+    "debug_info": "",
+    "created": 0.0,
+    "object": "a",
+    "state": {"type": "pending", "progress": 0.5},
+}
+
+
+@pytest.fixture
+def client(daemon):
+    with Client(daemon.path, timeout=DEADLINE) as made:
+        yield made
+
+
+def test_results_are_typed(daemon, client):
+    daemon.answers["VM.list"] = [RECORD]
+    assert client.vm.list() == [RECORD]
+
+
+def test_what_is_left_at_its_default_is_not_sent(daemon, client):
+    daemon.answers["VM.start"] = "t"
+    assert client.vm.start("a") == "t"
+    assert client.vm.start("a", True, task="t") == "t"
+    assert daemon.seen == [
+        ("VM.start", {"id": "a"}),
+        ("VM.start", {"id": "a", "paused": True, "task": "t"}),
+    ]
+
+
+def test_a_required_null_is_sent(daemon, client):
+    daemon.answers["VIF.set_rate"] = "t"
+    client.vif.set_rate("a/eth0", None)
+    assert daemon.seen == [("VIF.set_rate", {"id": "a/eth0", "rate": None})]
+
+
+def test_lists_are_sent_as_lists(daemon, client):
+    daemon.answers["DEBUG.trigger"] = None
+    client.debug.trigger("crash", ("a",))
+    assert daemon.seen == [("DEBUG.trigger", {"cmd": "crash", "args": ["a"]})]
+
+
+def test_a_raw_call_answers_plain_values(daemon, client):
+    daemon.answers["FUTURE.call"] = {"a": [1, None]}
+    assert client.call("FUTURE.call", x=1) == {"a": [1, None]}
+    assert daemon.seen == [("FUTURE.call", {"x": 1})]
+
+
+def test_a_subscription_is_refused_on_the_shared_connection(client):
+    with pytest.raises(ValueError, match="subscribe"):
+        client.call("UPDATES.subscribe")
+
+
+def test_an_error_is_raised_as_its_class_with_its_facts(daemon, client):
+    daemon.answers["VM.stat"] = DoesNotExist(kind="VM", id="a")
+    with pytest.raises(DoesNotExist) as raised:
+        client.vm.stat("a")
+    assert (raised.value.kind, raised.value.id) == ("VM", "a")
+
+
+def test_the_connection_survives_an_error(daemon, client):
+    with pytest.raises(MethodNotFound):
+        client.call("NO.such")
+    daemon.answers["VM.exists"] = True
+    assert client.vm.exists("a") is True
+    assert len(daemon.connections) == 1
+
+
+def test_an_answer_of_another_shape_is_told_as_such(daemon, client):
+    daemon.answers["VM.list"] = {"not": "a list"}
+    with pytest.raises(ConnectionFailed, match=r"VM\.list is not understood"):
+        client.vm.list()
+
+
+@pytest.mark.parametrize("listening", [False, True], ids=["no socket", "a socket left behind"])
+def test_no_daemon_is_a_connection_failure_with_the_path(daemon, listening: bool):
+    path = daemon.path if listening else Path("/nonexistent/x.sock")
+    daemon.stop()
+    with pytest.raises(ConnectionFailed, match="start xenopsd") as raised:
+        Client(path, timeout=1).vm.list()
+    assert str(path) in str(raised.value)
+    assert isinstance(raised.value, OSError)
+    daemon.start()
+
+
+def test_a_restarted_daemon_is_found_again(daemon, client):
+    daemon.answers["VM.exists"] = True
+    assert client.vm.exists("a")
+    daemon.stop()
+    daemon.start()
+    assert client.vm.exists("a")
+
+
+def test_a_call_whose_connection_breaks_is_not_repeated(daemon, client):
+    daemon.answers["VM.exists"] = lambda params: daemon.hang_up()
+    with pytest.raises(ConnectionFailed, match="closed the connection"):
+        client.vm.exists("a")
+    assert daemon.methods() == ["VM.exists"]
+
+
+def test_a_refused_connection_tells_the_daemons_reason(daemon, client):
+    refusal = PermissionDenied(method="any call").error_object()
+
+    def refuse(params: Any) -> None:
+        daemon.say({"jsonrpc": "2.0", "id": None, "error": refusal})
+        daemon.hang_up()
+
+    daemon.answers["VM.list"] = refuse
+    with pytest.raises(PermissionDenied):
+        client.vm.list()
+
+
+def test_answers_overtake_each_other(daemon, client):
+    gate = threading.Event()
+    daemon.answers["TASK.wait"] = lambda params: gate.wait(DEADLINE) and task(Pending())
+    daemon.answers["VM.exists"] = True
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(client.task.wait, "t")
+        daemon.wait_seen("TASK.wait")
+        assert client.vm.exists("a")
+        gate.set()
+        assert waiting.result(DEADLINE).state == Pending()
+    assert len(daemon.connections) == 1
+
+
+def test_many_threads_get_each_their_own_answer(daemon, client):
+    daemon.answers["TASK.stat"] = lambda params: {**_PLAIN, "id": params["id"]}
+    names = [f"t{n}" for n in range(200)]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda name: client.task.stat(name).id, names))
+    assert found == names
+
+
+def test_a_call_that_is_never_answered_ends_and_harms_no_other(daemon):
+    gate = threading.Event()
+    daemon.answers["VM.stat"] = lambda params: gate.wait(DEADLINE) and RECORD
+    daemon.answers["VM.exists"] = True
+    with Client(daemon.path, timeout=0.05) as client:
+        with pytest.raises(AnswerTimeout):
+            client.vm.stat("a")
+        gate.set()
+    with Client(daemon.path, timeout=DEADLINE) as client:
+        assert client.vm.exists("a")
+
+
+def test_another_thread_reads_on_when_the_readers_time_is_over(daemon):
+    gate = threading.Event()
+    daemon.answers["VM.exists"] = lambda params: gate.wait(DEADLINE)
+    daemon.answers["TASK.wait"] = lambda params: gate.wait(DEADLINE) and task(Pending())
+    with Client(daemon.path, timeout=0.2) as client, ThreadPoolExecutor(2) as pool:
+        reader = pool.submit(client.vm.exists, "a")
+        daemon.wait_seen("VM.exists")
+        follower = pool.submit(client.task.wait, "t", 30.0)
+        with pytest.raises(AnswerTimeout):
+            reader.result(DEADLINE)
+        gate.set()
+        assert follower.result(DEADLINE) == task(Pending())
+
+
+def test_close_wakes_who_waits(daemon, client):
+    gate = threading.Event()
+    daemon.answers["TASK.wait"] = lambda params: gate.wait(DEADLINE)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(client.task.wait, "t")
+        daemon.wait_seen("TASK.wait")
+        client.close()
+        with pytest.raises(ConnectionFailed):
+            waiting.result(DEADLINE)
+    gate.set()
+
+
+def test_run_waits_until_the_task_has_ended(daemon, client):
+    states = iter([Pending(), Pending(progress=0.5), Completed(duration=1.0, result="r")])
+    daemon.answers["TASK.wait"] = lambda params: task(next(states))
+    assert client.run("t").state == Completed(duration=1.0, result="r")
+    assert daemon.methods() == ["TASK.wait"] * 3
+
+
+def test_run_raises_the_tasks_error(daemon, client):
+    error = BadPowerState(id="a", actual="running", expected=["halted"])
+    daemon.answers["TASK.wait"] = task(Failed(duration=0.1, error=error.error_object()))
+    with pytest.raises(BadPowerState, match="VM a is running"):
+        client.run("t")
+
+
+def test_run_gives_up_at_its_deadline(daemon):
+    ticks = itertools.count()
+    daemon.answers["TASK.wait"] = task(Pending())
+    with (
+        Client(daemon.path, clock=lambda: float(next(ticks))) as client,
+        pytest.raises(DeadlineExceeded, match=r"VM\.start"),
+    ):
+        client.run("t", timeout=20)
+
+
+def batch(name: str) -> dict[str, Any]:
+    updates = [{"type": "vm", "id": name}]
+    return {"updates": updates, "barriers": [], "next": name, "resync": False}
+
+
+def test_a_subscription_yields_batches_until_it_is_closed(daemon, client):
+    daemon.answers["UPDATES.subscribe"] = "token"
+    with client.subscribe("since") as subscription:
+        assert subscription.token == "token"
+        for name in ("a", "b"):
+            daemon.say({"jsonrpc": "2.0", "method": "updates", "params": batch(name)})
+        first, second = next(subscription), next(subscription)
+        assert (first.updates, second.next) == ([Update(type="vm", id="a")], "b")
+        subscription.close()
+        assert list(subscription) == []
+    assert daemon.seen == [("UPDATES.subscribe", {"since": "since"})]
+
+
+def test_a_subscription_tells_that_the_daemon_went_away(daemon, client):
+    daemon.answers["UPDATES.subscribe"] = "token"
+    with client.subscribe() as subscription:
+        daemon.hang_up()
+        with pytest.raises(ConnectionFailed):
+            next(subscription)
+
+
+def test_a_subscription_tells_of_silence(daemon, client):
+    daemon.answers["UPDATES.subscribe"] = "token"
+    with client.subscribe(silence=0.01) as subscription, pytest.raises(AnswerTimeout):
+        next(subscription)
+
+
+def test_a_refused_subscription_raises(daemon, client):
+    daemon.answers["UPDATES.subscribe"] = PermissionDenied(method="UPDATES.subscribe")
+    with pytest.raises(PermissionDenied):
+        client.subscribe()
