@@ -103,7 +103,12 @@ class RealDisk:
         return RealAppendFile(os.open(path, flags | (os.O_TRUNC if empty else 0), 0o600))
 
     def read(self, path: Path, /) -> bytes:
-        return path.read_bytes()
+        # Half the price of Path.read_bytes, and a start reads thousands.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return b"".join(iter(lambda: os.read(fd, CHUNK), b""))
+        finally:
+            os.close(fd)
 
     def chunks(self, path: Path, /) -> Iterator[bytes]:
         with path.open("rb", buffering=0) as file:

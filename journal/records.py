@@ -6,6 +6,8 @@ decimal `seq` followed by the bytes of `record` as they stand in the line.
 
 Operations, plans, facts and tasks are raw JSON with their names: what they mean is the daemon's
 business, and this package may not know it. Nothing here touches a file.
+
+The records hold no containers, so the garbage collector need not know of them (`gc=False`).
 """
 
 import zlib
@@ -21,7 +23,7 @@ NOTHING: Final = Raw(b"null")
 Direction = Literal["forward", "back"]
 
 
-class Begun(Struct, frozen=True, kw_only=True, tag="begun", tag_field="kind"):
+class Begun(Struct, frozen=True, kw_only=True, tag="begun", tag_field="kind", gc=False):
     """An operation has begun: `plan` is the list of micro-ops that will be carried out.
 
     `task` is None for operations that nobody asked for (checks, repairs). `boot` is the host's
@@ -37,7 +39,7 @@ class Begun(Struct, frozen=True, kw_only=True, tag="begun", tag_field="kind"):
     at: float
 
 
-class Intent(Struct, frozen=True, kw_only=True, tag="intent", tag_field="kind"):
+class Intent(Struct, frozen=True, kw_only=True, tag="intent", tag_field="kind", gc=False):
     """Micro-op number `step` of the plan is about to be carried out.
 
     `facts` has every name that its effect will have.
@@ -48,14 +50,14 @@ class Intent(Struct, frozen=True, kw_only=True, tag="intent", tag_field="kind"):
     facts: Raw = NOTHING
 
 
-class Done(Struct, frozen=True, kw_only=True, tag="done", tag_field="kind"):
+class Done(Struct, frozen=True, kw_only=True, tag="done", tag_field="kind", gc=False):
     """The effect of micro-op number `step` is complete; `facts` is what only it could tell."""
 
     step: int
     facts: Raw = NOTHING
 
 
-class Turned(Struct, frozen=True, kw_only=True, tag="turned", tag_field="kind"):
+class Turned(Struct, frozen=True, kw_only=True, tag="turned", tag_field="kind", gc=False):
     """The operation changed direction: `plan` is carried out from now on, counted from step 0.
 
     `task` is None when the task has been answered and only the repair is still owed.
@@ -70,7 +72,7 @@ class Turned(Struct, frozen=True, kw_only=True, tag="turned", tag_field="kind"):
 Record = Begun | Intent | Done | Turned
 
 
-class Accepted(Struct, frozen=True, kw_only=True, tag="accepted", tag_field="kind"):
+class Accepted(Struct, frozen=True, kw_only=True, tag="accepted", tag_field="kind", gc=False):
     """A task was taken on. `call` is method and parameters, to recognise the call repeated."""
 
     id: str
@@ -82,14 +84,14 @@ class Accepted(Struct, frozen=True, kw_only=True, tag="accepted", tag_field="kin
     created: float
 
 
-class Ended(Struct, frozen=True, kw_only=True, tag="ended", tag_field="kind"):
+class Ended(Struct, frozen=True, kw_only=True, tag="ended", tag_field="kind", gc=False):
     """A task has ended; `task` is the final Task, as clients see it."""
 
     id: str
     task: Raw
 
 
-class Destroyed(Struct, frozen=True, kw_only=True, tag="destroyed", tag_field="kind"):
+class Destroyed(Struct, frozen=True, kw_only=True, tag="destroyed", tag_field="kind", gc=False):
     """A task was forgotten on request."""
 
     id: str
@@ -98,7 +100,7 @@ class Destroyed(Struct, frozen=True, kw_only=True, tag="destroyed", tag_field="k
 TaskRecord = Accepted | Ended | Destroyed
 
 
-class Heading(Struct, frozen=True, kw_only=True):
+class Heading(Struct, frozen=True, kw_only=True, gc=False):
     """What a task record is about, without the rest."""
 
     kind: Literal["accepted", "ended", "destroyed"]
@@ -109,7 +111,7 @@ class LineDamaged(ValueError):
     """A line is not what was written; the text says how it shows."""
 
 
-class Line(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Line(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
     """A line as it stands in a file."""
 
     seq: int

@@ -203,10 +203,10 @@ class Store:
 
     def _load_vm(self, vm: str) -> LoadedVm:
         directory = self._directory(vm)
-        if not self._disk.is_directory(directory):
-            return LoadedVm({}, ())
         try:
             names = self._disk.names(directory)
+        except NotADirectoryError:
+            return LoadedVm({}, ())
         except OSError as error:
             return LoadedVm({}, (Damage(directory, reason_of(error)),))
         for name in filter(is_temporary, names):

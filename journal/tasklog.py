@@ -165,6 +165,7 @@ class TaskLog:
         """Begin a new file beside one that cannot be read."""
         try:
             self._disk.rename(self._path, name_aside(self._disk, self._path))
+            self._file.adopt(0, ragged=False)
         except OSError:
             # Not even its length is known: appending might have to cut it, and cut too much.
             self._file.distrust(reason)
