@@ -1,0 +1,449 @@
+"""What an administrator may choose: declared once, with what it means and what it may be.
+
+A key is a field below; its name with dots (`journal.fsync`) is its place in the TOML file
+and, in capitals after `XENOPSD_`, its environment variable. The command line wins over the
+environment, that over the file, that over the default. `load` is pure; `read` looks for the
+file. Anything that is no key is an error that names it: a misspelt key must not pass for a
+default.
+"""
+
+import difflib
+import tomllib
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar, get_args, get_origin
+
+import msgspec
+from msgspec import Meta, Struct
+from msgspec.structs import fields
+
+from xenopsd.places import DEFAULT_INSTANCE, Places, places
+
+T = TypeVar("T")
+
+Origin: TypeAlias = Literal["command line", "environment", "file", "default"]
+
+PREFIX = "XENOPSD_"
+#: Variables of that prefix that are no keys: read at start, before or beside the config.
+RESERVED = frozenset({"XENOPSD_CONFIG", "XENOPSD_KILL_AT"})
+
+
+class ConfigError(Exception):
+    """A sentence that names the place (file, variable or option), the key, and the reason."""
+
+    def __init__(self, where: str, reason: str) -> None:
+        super().__init__(f"{where}: {reason}")
+
+
+def _fixed(text: str, **limits: Any) -> Meta:
+    """A key that counts from the next start on."""
+    return Meta(description=text, extra={"live": False}, **limits)
+
+
+def _live(text: str, **limits: Any) -> Meta:
+    """A key that is read again at SIGHUP."""
+    return Meta(description=text, extra={"live": True}, **limits)
+
+
+class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A group of keys."""
+
+
+class Log(Section, frozen=True, kw_only=True):
+    """Logs go to stderr: JSON lines, or readable where that is a terminal."""
+
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"], _live("the least level that is logged")
+    ] = "info"
+
+
+class Socket(Section, frozen=True, kw_only=True):
+    """Both sockets have mode 0660 and the daemon's user."""
+
+    group: Annotated[
+        str | None, _fixed("group that may use the read-write socket; it is equivalent to root")
+    ] = None
+    readonly_group: Annotated[str | None, _fixed("group that may use the read-only socket")] = None
+
+
+class Journal(Section, frozen=True, kw_only=True):
+    """Intents on disk."""
+
+    fsync: Annotated[
+        Literal["auto", "always"],
+        _fixed("fsync intents whose effects survive a crash of the host (auto), or all"),
+    ] = "auto"
+
+
+class Memory(Section, frozen=True, kw_only=True):
+    """How much of the host's memory VMs may have."""
+
+    host_reserve: Annotated[int, _live("bytes kept for the host", ge=0, le=2**62)] = 0
+    overcommit: Annotated[
+        float, _live("VMs may have so many times what the host has", gt=0, le=1000)
+    ] = 1.0
+
+
+Roots: TypeAlias = tuple[Path, ...]
+_UNDER = "clients may name paths under these directories alone"
+
+
+class Paths(Section, frozen=True, kw_only=True):
+    """By default STATE/images, /var/lib/xenopsd/images and /dev/disk."""
+
+    disks: Annotated[Roots, _live(f"disks: {_UNDER}")]
+    kernels: Annotated[Roots, _live(f"kernels and ramdisks: {_UNDER}")]
+    images: Annotated[Roots, _live(f"suspend images: {_UNDER}")]
+
+
+_Wait: TypeAlias = float
+
+
+class Deadlines(Section, frozen=True, kw_only=True):
+    """Seconds after which something is given up."""
+
+    short: Annotated[_Wait, _live("a short micro-op, on a worker", gt=0, le=86400)] = 10.0
+    job: Annotated[_Wait, _live("a job, such as save, restore, migrate", gt=0, le=864000)] = 1200.0
+    stuck_grace: Annotated[
+        _Wait, _live("a stuck call that was asked to break off", gt=0, le=3600)
+    ] = 2.0
+    shutdown_ack: Annotated[
+        _Wait, _live("a guest that was asked to shut down and has not answered", gt=0, le=3600)
+    ] = 60.0
+    hook: Annotated[_Wait, _live("a hook", gt=0, le=86400)] = 60.0
+    hotplug: Annotated[_Wait, _live("a guest that should take or let go", gt=0, le=3600)] = 30.0
+    kill: Annotated[_Wait, _live("a domain that should be gone", gt=0, le=3600)] = 30.0
+    drain: Annotated[_Wait, _live("running micro-ops at SIGTERM", ge=0, le=3600)] = 5.0
+
+
+class CrashLoop(Section, frozen=True, kw_only=True):
+    """A VM that crashes soon after its start is not started again."""
+
+    window: Annotated[float, _live("seconds that count as soon", ge=0, le=86400)] = 120.0
+
+
+class Reboot(Section, frozen=True, kw_only=True):
+    """A VM that reboots soon after its start waits."""
+
+    delay: Annotated[float, _live("seconds that it waits", ge=0, le=3600)] = 15.0
+
+
+class Hooks(Section, frozen=True, kw_only=True):
+    """Programs that run before and after operations."""
+
+    directory: Annotated[Path | None, _live("directory of hooks; null: none")] = None
+
+
+class Tasks(Section, frozen=True, kw_only=True):
+    """Tasks that have ended."""
+
+    keep: Annotated[int, _live("how many ended tasks are kept", ge=0, le=10_000_000)] = 10_000
+
+
+class Keys(Section, frozen=True, kw_only=True):
+    """Every key that is not a backend's own."""
+
+    instance: Annotated[
+        str,
+        _fixed(
+            "name of the instance: 1 to 64 of A-Z a-z 0-9 . _ -, not starting with . or -",
+            pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}(?!\n)$",
+        ),
+    ] = DEFAULT_INSTANCE
+    backend: Annotated[str | None, _fixed("name of the backend; null: the best there is")] = None
+    state_dir: Annotated[Path, _fixed("directory of what is remembered; one daemon each")]
+    run_dir: Annotated[Path, _fixed("directory of the sockets; it stands for the host")]
+    workers: Annotated[
+        int,
+        _live(
+            "size of the worker pool; a size set by HOST.set_worker_pool_size is remembered "
+            "and wins, but not over the command line",
+            ge=1,
+            le=1024,
+        ),
+    ] = 4
+    jobs: Annotated[int, _live("how many jobs may run at a time", ge=1, le=1024)] = 8
+    debug: Annotated[bool, _fixed("offer the DEBUG calls")] = False
+    log: Log = Log()
+    socket: Socket = Socket()
+    journal: Journal = Journal()
+    memory: Memory = Memory()
+    paths: Paths
+    deadlines: Deadlines = Deadlines()
+    crash_loop: CrashLoop = CrashLoop()
+    reboot: Reboot = Reboot()
+    hooks: Hooks = Hooks()
+    tasks: Tasks = Tasks()
+
+
+class Config(Keys, frozen=True, kw_only=True):
+    """The keys' values, where those that were chosen come from, and the backends' sections
+    as they were written.
+    """
+
+    origins: dict[str, Origin] = {}
+    backends: dict[str, dict[str, Any]] = {}
+
+    def origin(self, key: str) -> Origin:
+        """Where a key's value comes from."""
+        return self.origins.get(key, "default")
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key, as documentation shows it. `default` is NODEFAULT where it depends on places."""
+
+    name: str
+    type: Any
+    default: Any
+    text: str
+    live: bool
+
+    @property
+    def variable(self) -> str:
+        """Its environment variable."""
+        return PREFIX + self.name.replace(".", "_").upper()
+
+
+def _keys(section: type[Struct], prefix: str = "") -> Iterator[Key]:
+    for f in fields(section):
+        name = prefix + f.name
+        if isinstance(f.type, type) and issubclass(f.type, Section):
+            yield from _keys(f.type, f"{name}.")
+        else:
+            meta: Meta = get_args(f.type)[1]
+            live = bool(meta.extra and meta.extra["live"])
+            yield Key(name, f.type, f.default, meta.description or "", live)
+
+
+#: Every key by its name.
+KEYS: Mapping[str, Key] = {key.name: key for key in _keys(Keys)}
+_SECTIONS = frozenset(name.partition(".")[0] for name in KEYS if "." in name)
+_VARIABLES: Mapping[str, Key] = {key.variable: key for key in KEYS.values()}
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """A value that was given for a key, not yet looked at. `text`: it had no other form."""
+
+    key: str
+    value: Any
+    origin: Origin
+    where: str
+    text: bool
+
+
+def load(
+    options: Mapping[str, Any],
+    environ: Mapping[str, str],
+    file_text: str | None,
+    path: str | Path | None,
+    *,
+    root: bool = False,
+    backends: Collection[str] = (),
+) -> Config:
+    """The config of these options (by key; None is not given), environment and file.
+
+    `backends` names the sections that are left to the backends. Raises ConfigError.
+    """
+    chosen = [
+        *_of_file(file_text or "", str(path), backends),
+        *_of_environ(environ, backends),
+        *_of_options(options),
+    ]
+    found = {one.key: _value(one) for one in chosen if one.key in KEYS}
+    values = _defaults(found, places(environ, root=root)) | found
+    built: Keys = _built(Keys, values)
+    return Config(
+        **{name: getattr(built, name) for name in built.__struct_fields__},
+        origins={one.key: one.origin for one in chosen},
+        backends=_raw(chosen, backends),
+    )
+
+
+def read(
+    options: Mapping[str, Any],
+    environ: Mapping[str, str],
+    *,
+    root: bool,
+    file: str | Path | None = None,
+    backends: Collection[str] = (),
+) -> Config:
+    """`load` with the file that was named (or XENOPSD_CONFIG names), else the first of the
+    usual places that exists. Raises ConfigError.
+    """
+    if (named := file or environ.get("XENOPSD_CONFIG")) is not None:
+        path: Path | None = Path(named)
+    else:
+        instance = options.get("instance") or environ.get("XENOPSD_INSTANCE", DEFAULT_INSTANCE)
+        usual = places(environ, root=root).config_files(str(instance))
+        path = next((one for one in usual if one.exists()), None)
+    try:
+        text = None if path is None else path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(str(path), f"the config file cannot be read: {error}") from error
+    return load(_absolute(options), environ, text, path, root=root, backends=backends)
+
+
+def _absolute(options: Mapping[str, Any]) -> dict[str, Any]:
+    """On a command line a directory may be relative to the present one."""
+    return {
+        key: str(Path(value).absolute()) if value and key.endswith("_dir") else value
+        for key, value in options.items()
+    }
+
+
+def section(config: Config, name: str, kind: type[T]) -> T:
+    """A backend's own section as its options type (a Struct). Raises ConfigError."""
+    raw = config.backends.get(name, {})
+    known = [f"{name}.{f.encode_name}" for f in fields(kind)]  # type: ignore[arg-type]  # a Struct
+    for key in raw:
+        if f"{name}.{key}" not in known:
+            raise _unknown(f"backend {name}", f"{name}.{key}", known)
+    try:
+        # Values from the environment are texts.
+        return msgspec.convert(raw, kind, strict=False, dec_hook=_custom)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"backend {name}", _reason(error)) from error
+
+
+def changes(old: Config, new: Config) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The keys that differ: those that take effect now, and those that need a restart."""
+    differing = [key for key in KEYS.values() if _get(old, key.name) != _get(new, key.name)]
+    sections = sorted(
+        f"{name}.{key}"
+        for name in {*old.backends, *new.backends}
+        for key in {*old.backends.get(name, {}), *new.backends.get(name, {})}
+        if old.backends.get(name, {}).get(key) != new.backends.get(name, {}).get(key)
+    )
+    live = tuple(key.name for key in differing if key.live)
+    return live, (*(key.name for key in differing if not key.live), *sections)
+
+
+def pool_size(config: Config, remembered: int | None) -> int:
+    """The size of the pool at start, given what HOST.set_worker_pool_size left behind."""
+    if remembered is None or config.origin("workers") == "command line":
+        return config.workers
+    return remembered
+
+
+def _of_options(options: Mapping[str, Any]) -> Iterator[_Chosen]:
+    for key, value in options.items():
+        if key not in KEYS:
+            raise _unknown("command line", key, KEYS)
+        if value is not None:
+            where = f"option --{key.replace('_', '-')}"
+            yield _Chosen(key, value, "command line", where, isinstance(value, str))
+
+
+def _of_environ(environ: Mapping[str, str], backends: Collection[str]) -> Iterator[_Chosen]:
+    for variable, value in environ.items():
+        if not variable.startswith(PREFIX) or variable in RESERVED:
+            continue
+        key = _key_of(variable, backends)
+        # An empty variable is how service files say "not given".
+        if value:
+            yield _Chosen(key, value, "environment", f"environment variable {variable}", text=True)
+
+
+def _key_of(variable: str, backends: Collection[str]) -> str:
+    if variable in _VARIABLES:
+        return _VARIABLES[variable].name
+    for name in backends:
+        if variable.startswith(start := f"{PREFIX}{name.upper()}_"):
+            return f"{name}.{variable.removeprefix(start).lower()}"
+    raise _unknown("environment", variable, _VARIABLES, "variable")
+
+
+def _of_file(text: str, path: str, backends: Collection[str]) -> Iterator[_Chosen]:
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(path, f"not valid TOML: {error}") from error
+    for name, value in document.items():
+        if name in _SECTIONS or name in backends:
+            if not isinstance(value, dict):
+                raise ConfigError(path, f"{name} is a section: write [{name}]")
+            inner = {f"{name}.{key}": one for key, one in value.items()}
+        else:
+            inner = {name: value}
+        for key, one in inner.items():
+            if key not in KEYS and name not in backends:
+                raise _unknown(path, key, [*KEYS, *_SECTIONS, *backends])
+            yield _Chosen(key, one, "file", path, text=False)
+
+
+def _value(one: _Chosen) -> Any:
+    """A key's value in its own type. Raises ConfigError with the key."""
+    key = KEYS[one.key]
+    value: Any = one.value
+    listed = get_origin(get_args(key.type)[0]) is tuple
+    if one.text and listed:
+        value = [part for part in value.split(":") if part]
+    try:
+        return msgspec.convert(value, key.type, strict=not one.text, dec_hook=_custom)
+    except msgspec.ValidationError as error:
+        reason = f"{one.key}: {_reason(error)} ({key.text})"
+        raise ConfigError(one.where, reason) from error
+
+
+def _custom(kind: type[Any], value: Any) -> Any:
+    if kind is Path and isinstance(value, str) and value.startswith("/"):
+        return Path(value)
+    if kind is Path:
+        raise ValueError("expected an absolute path")
+    return value
+
+
+def _reason(error: msgspec.ValidationError) -> str:
+    text = str(error).replace("`", "").replace("$.", "")
+    return text[:1].lower() + text[1:]
+
+
+def _defaults(found: Mapping[str, Any], usual: Places) -> dict[str, Any]:
+    """Those defaults that depend on other keys and on who runs the daemon."""
+    instance = found.get("instance", DEFAULT_INSTANCE)
+    state = found.get("state_dir", usual.state / instance)
+    roots = (state / "images", Path("/var/lib/xenopsd/images"), Path("/dev/disk"))
+    return {
+        "state_dir": state,
+        "run_dir": usual.run,
+        "paths.disks": roots,
+        "paths.kernels": roots,
+        "paths.images": roots,
+    }
+
+
+def _built(kind: type[Any], values: Mapping[str, Any], prefix: str = "") -> Any:
+    """A section of the values that were given, and its own defaults."""
+    given: dict[str, Any] = {}
+    for f in fields(kind):
+        name = prefix + f.name
+        if isinstance(f.type, type) and issubclass(f.type, Section):
+            given[f.name] = _built(f.type, values, f"{name}.")
+        elif name in values:
+            given[f.name] = values[name]
+    return kind(**given)
+
+
+def _raw(chosen: Collection[_Chosen], backends: Collection[str]) -> dict[str, dict[str, Any]]:
+    sections: dict[str, dict[str, Any]] = {}
+    for one in chosen:
+        name, _, key = one.key.partition(".")
+        if name in backends and one.key not in KEYS:
+            sections.setdefault(name, {})[key] = one.value
+    return sections
+
+
+def _get(config: Config, name: str) -> Any:
+    found: Any = config
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def _unknown(where: str, name: str, known: Collection[str], what: str = "key") -> ConfigError:
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return ConfigError(where, f"unknown {what} {name}{hint}")
