@@ -367,7 +367,7 @@ class WorkerPool(Generic[T]):
             crew.bell.wait()
             crew.waking -= 1
         crew.hired -= 1
-        # The bell may have rung for a key: whoever leaves passes it on.
+        # What this thread gave back just now may be urgent, and the lane asleep.
         self._rouse()
         return None
 

@@ -33,7 +33,7 @@ from xenopsd.queues import (
 
 PER_KEY = 3
 TOTAL = 7
-KEYS = st.sampled_from("abcd")
+KEYS = st.sampled_from("abc")
 
 
 @dataclass
@@ -100,6 +100,9 @@ class QueuesMachine(RuleBasedStateMachine):
         if mine >= PER_KEY:
             return PER_KEY, mine
         return (TOTAL, everyones) if everyones >= TOTAL else None
+
+    def some_key(self, data: st.DataObject) -> str:
+        return data.draw(st.sampled_from(sorted(self.lines)))
 
     # -- the rules ---------------------------------------------------------------------------
 
@@ -208,12 +211,14 @@ class QueuesMachine(RuleBasedStateMachine):
     def release_late(self, data: st.DataObject, outcome: Outcome) -> None:
         assert not self.queues.release(data.draw(st.sampled_from(self.void)), outcome, self.now)
 
-    @rule(key=KEYS)
-    def wake(self, key: str) -> None:
-        line = self.lines.get(key)
-        parked = line is not None and line.state is State.PARKED
+    @precondition(lambda self: self.lines)
+    @rule(data=st.data())
+    def wake(self, data: st.DataObject) -> None:
+        key = self.some_key(data)
+        line = self.lines[key]
+        parked = line.state is State.PARKED
         assert self.queues.wake(key) is parked
-        if line is not None and line.state is State.LEASED:
+        if line.state is State.LEASED:
             line.woken = True
         if parked:
             self.make_ready(key)
@@ -232,9 +237,11 @@ class QueuesMachine(RuleBasedStateMachine):
         for key in expired:
             self.make_ready(key)
 
-    @rule(key=KEYS, numbers=st.sets(st.integers(0, 3)))
-    def withdraw(self, key: str, numbers: set[int]) -> None:
-        line = self.lines.get(key, Line())
+    @precondition(lambda self: self.lines)
+    @rule(data=st.data(), numbers=st.sets(st.integers(0, 3)))
+    def withdraw(self, data: st.DataObject, numbers: set[int]) -> None:
+        key = self.some_key(data)
+        line = self.lines[key]
         gone = [item for item in line.waiting if item.number % 4 in numbers]
         assert self.queues.withdraw(key, lambda item: item.number % 4 in numbers) == gone
         for item in gone:
@@ -259,10 +266,11 @@ class QueuesMachine(RuleBasedStateMachine):
     def revoke_late(self, data: st.DataObject) -> None:
         assert not self.queues.revoke(data.draw(st.sampled_from(self.void)))
 
-    @rule(key=KEYS)
-    def unblock(self, key: str) -> None:
-        line = self.lines.get(key)
-        blocked = line is not None and line.state is State.BLOCKED
+    @precondition(lambda self: self.lines)
+    @rule(data=st.data())
+    def unblock(self, data: st.DataObject) -> None:
+        key = self.some_key(data)
+        blocked = self.lines[key].state is State.BLOCKED
         assert self.queues.unblock(key) is blocked
         if blocked:
             self.make_ready(key)

@@ -529,6 +529,20 @@ def test_shrinking_to_as_many_as_are_idle_leaves_a_pool_that_works(rig_of):
     assert eventually(lambda: (rig.pool.busy, rig.pool.idle) == (0, 1))
 
 
+def test_worker_that_leaves_hands_its_urgent_key_to_the_lane(rig_of):
+    rig = rig_of(2)
+    rig.hang("vm1")
+    held = rig.held(Again())
+    rig.pool.push("vm2", held)
+    held.wait()
+    rig.pool.push("vm2", Script(Ended()), urgent=True)
+    rig.pool.set_size(1)
+    held.gate.set()
+    held.wait()
+    assert held.thread.name == "lane-1"
+    held.outcome = Ended()
+
+
 def test_pool_without_workers_is_refused(rig_of):
     rig = rig_of(2)
     with pytest.raises(ValueError, match="at least one worker, not 0"):
@@ -598,6 +612,17 @@ def test_diagnostics_name_who_holds_what_since_when(rig_of):
     assert rig.pool.holder("vm2") is None
     assert [s.key for s in rig.pool.snapshots()] == ["vm1"]
     assert (rig.pool.head("vm1"), rig.pool.depth("vm1"), rig.pool.queued) == (held, 2, 1)
+
+
+def test_no_key_wakes_two_workers(rig_of):
+    rig = rig_of(4)
+    assert eventually(lambda: rig.pool._workers.sleeping == 4)
+    with rig.pool._lock:
+        rig.pool._queues.push("vm1", Script(Ended()))
+        rig.pool._queues.push("vm2", Script(Ended()))
+        rig.pool._rouse()
+        rig.pool._rouse()
+        assert (rig.pool._workers.waking, rig.pool._workers.sleeping) == (2, 2)
 
 
 def test_withdrawn_items_are_never_stepped(rig_of):
