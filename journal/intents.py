@@ -10,7 +10,7 @@ from pathlib import Path
 from journal.disk import Disk, name_aside
 from journal.errors import JournalDamaged, JournalUnwritable, reason_of
 from journal.lines import LineFile
-from journal.records import Record, encode_line
+from journal.records import Begun, Record, encode_line
 from journal.replay import OpenIntent, advance, parse
 
 
@@ -62,12 +62,17 @@ class VmJournal:
         """Write one record; with `durable` it survives a crash of the host.
 
         Raises JournalUnwritable, and the file is what it was before: the effect that the record
-        announces must not begin. After a failed fsync every append raises, until `end`.
+        announces must not begin. After a failed fsync every append raises, until `end` or the next
+        Begun, which makes the file anew.
         Raises OutOfOrder for a record that cannot follow the ones before.
         """
         intent = advance(self.intent, record)
-        self._file.append(encode_line(self._next_seq, record), durable=durable)
-        self._next_seq += 1
+        if self._file.is_distrusted and isinstance(record, Begun):
+            self._file.renew(encode_line(1, record), durable=durable)
+            self._next_seq = 2
+        else:
+            self._file.append(encode_line(self._next_seq, record), durable=durable)
+            self._next_seq += 1
         self.intent = intent
         self._passing("journal:append")
 
@@ -75,8 +80,8 @@ class VmJournal:
         """Cross it all out: truncate the file to nothing.
 
         Without `durable` a crash of the host may bring the ended operation back; it is then
-        reconciled once more, which changes nothing. Raises JournalUnwritable: the operation has
-        ended all the same, and the next Begun replaces it.
+        reconciled once more, which changes nothing. Raises JournalUnwritable, and the file may be
+        as it was: the operation has ended all the same, and the next Begun replaces it.
         """
         self._passing("journal:end")
         self._file.empty(durable=durable)

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Never
 
-from journal.disk import AppendFile, Disk
+from journal.disk import AppendFile, Disk, replace_file
 from journal.errors import JournalUnwritable, reason_of
 
 
@@ -42,8 +42,12 @@ class LineFile:
             self._try_to_mend()
 
     def distrust(self, reason: str) -> None:
-        """Refuse every append, for this reason, until the file is emptied or removed."""
+        """Refuse every append, for this reason, until the file is emptied, renewed or removed."""
         self._distrusted = reason
+
+    @property
+    def is_distrusted(self) -> bool:
+        return self._distrusted is not None
 
     def append(self, data: bytes, *, durable: bool) -> None:
         """Write the whole of `data` at the end, or nothing; on the disk itself if `durable`."""
@@ -77,6 +81,21 @@ class LineFile:
                 self._sync(file)
         except OSError as error:
             raise JournalUnwritable(self.path, reason_of(error)) from error
+
+    def renew(self, data: bytes, *, durable: bool) -> None:
+        """Put a new file with `data` in the place of this one; it can be trusted again.
+
+        The old content is there until the new one is. Only when the very last step fails, the
+        fsync of the directory, may the new one be there although this raises.
+        """
+        self.close()
+        try:
+            replace_file(self._disk, self.path, data, durable=durable)
+        except OSError as error:
+            raise JournalUnwritable(self.path, reason_of(error)) from error
+        self._distrusted = None
+        self._entry_durable = durable
+        self.adopt(len(data), ragged=False)
 
     def close(self) -> None:
         """Give the descriptor back; the next append takes another."""

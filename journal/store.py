@@ -76,10 +76,10 @@ class SingleRecord(Generic[T]):
     def delete(self, *, durable: bool) -> None:
         """Remove the file, if there is one. Raises StoreUnwritable."""
         try:
-            if self._disk.exists(self.path):
-                self._disk.remove(self.path)
-                if durable:
-                    self._disk.fsync_dir(self.path.parent)
+            self._disk.remove(self.path)
+            # Even if it was not there: perhaps it went without being made durable.
+            if durable and self._disk.exists(self.path.parent):
+                self._disk.fsync_dir(self.path.parent)
         except OSError as error:
             raise StoreUnwritable(self.path, reason_of(error)) from error
 
@@ -111,11 +111,10 @@ class Store:
         self._present.clear()
         self._rooted.clear()
         self._damaged.clear()
+        self._bury([self._root / name for name in names if name.startswith(_REMOVED)])
         loaded: dict[str, LoadedVm] = {}
         for name in names:
-            if name.startswith(_REMOVED):
-                self._clear(self._root / name)
-            elif _VM.fullmatch(name):
+            if _VM.fullmatch(name):
                 found = self._load_vm(name)
                 if found.records or found.damaged:
                     loaded[name] = found
@@ -179,6 +178,8 @@ class Store:
                 self._disk.mkdir(directory)
                 self._present.add(vm)
             if durable and vm not in self._rooted:
+                # Every name on the way, or a crash of the host forgets what is below it.
+                self._disk.fsync_dir(self._root.parent)
                 self._disk.fsync_dir(self._root)
                 self._rooted.add(vm)
         except OSError as error:
@@ -226,6 +227,19 @@ class Store:
             elif found is not None:
                 records[kind] = found
         return LoadedVm(records, tuple(damaged))
+
+    def _bury(self, tombstones: list[Path]) -> None:
+        """Finish removals that a crash has cut."""
+        if not tombstones:
+            return
+        try:
+            # Perhaps the crash came before the renaming was durable. Deleting first could bring
+            # half a VM back.
+            self._disk.fsync_dir(self._root)
+        except OSError:
+            return
+        for tombstone in tombstones:
+            self._clear(tombstone)
 
     def _clear(self, path: Path) -> None:
         """Remove a leftover; when even that fails, the next start tries again."""

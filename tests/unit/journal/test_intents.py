@@ -99,6 +99,34 @@ def fields(record):
     return {name: getattr(record, name) for name in record.__struct_fields__}
 
 
+def test_after_a_failed_fsync_the_next_begun_makes_the_file_anew(disk, journal):
+    journal.append(BEGUN, durable=False)
+    disk.faults["fsync"] = errno.EIO
+    with pytest.raises(JournalUnwritable):
+        journal.append(INTENT, durable=True)
+    with pytest.raises(JournalUnwritable):
+        journal.append(BEGUN, durable=True)
+    assert reopened(disk).intent.begun == BEGUN
+    disk.faults.clear()
+    with pytest.raises(JournalUnwritable):
+        journal.append(INTENT, durable=False)
+    journal.append(BEGUN, durable=False)
+    journal.append(INTENT, durable=True)
+    disk.power_cut(lambda n: 0)
+    assert parse(disk.read(PATH), rebooted=False).records == (BEGUN, INTENT)
+
+
+def test_an_end_that_could_not_be_made_durable_blocks_no_later_operation(disk, journal):
+    journal.append(BEGUN, durable=False)
+    disk.faults["fsync"] = errno.EIO
+    with pytest.raises(JournalUnwritable):
+        journal.end(durable=True)
+    disk.faults.clear()
+    journal.append(BEGUN, durable=False)
+    journal.end(durable=True)
+    assert reopened(disk).intent is None
+
+
 def test_a_torn_tail_is_cut_off_the_file(disk):
     whole = encode_line(1, BEGUN)
     disk.put(PATH, whole + encode_line(2, INTENT)[:20])
