@@ -213,8 +213,8 @@ class UpdateLog:
         return found
 
     def _barrier(self, barrier: _Barrier, told: int) -> Barrier:
-        # `removed` is what holds now: to who gets everything that exists, a removal after the
-        # injection is told nowhere else.
+        # `removed` is what holds now: whoever is told everything that exists hears nowhere else
+        # of a removal after the injection.
         pending = [
             _update(key, removed=key not in self._live)
             for version, key in barrier.versions
