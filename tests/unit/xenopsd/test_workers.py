@@ -529,6 +529,20 @@ def test_shrinking_to_as_many_as_are_idle_leaves_a_pool_that_works(rig_of):
     assert eventually(lambda: (rig.pool.busy, rig.pool.idle) == (0, 1))
 
 
+def test_worker_that_goes_on_hands_its_urgent_key_to_the_lane(rig_of):
+    rig = rig_of(1)
+    held, other = rig.held(Again()), rig.held()
+    rig.pool.push("vm1", held)
+    held.wait()
+    rig.pool.push("vm2", other)
+    rig.pool.push("vm1", Script(Ended()), urgent=True)
+    held.gate.set()
+    other.wait()
+    held.wait()
+    assert (other.thread.name, held.thread.name) == ("worker-1", "lane-1")
+    held.outcome = Ended()
+
+
 def test_worker_that_leaves_hands_its_urgent_key_to_the_lane(rig_of):
     rig = rig_of(2)
     rig.hang("vm1")
