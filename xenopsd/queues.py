@@ -175,7 +175,7 @@ class Queues(Generic[T]):
         return Lease(line.key, line.entries[0].item, self._generation, now)
 
     def release(self, lease: Lease[T], outcome: Outcome, now: float) -> bool:
-        """Give a lease back; False, and nothing changes, if it is void or was given back before."""
+        """Give a lease back; False, and nothing changes, if it is void or given back already."""
         line = self._held(lease)
         if line is None:
             return False
