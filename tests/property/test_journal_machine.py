@@ -29,7 +29,7 @@ from journal.tasklog import TaskLog
 FAKE = Path(__file__).parents[1] / "fakes" / "disk.py"
 STATE = Path("/state")
 SETTINGS = settings(
-    max_examples=400,
+    max_examples=100,
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],

@@ -54,8 +54,6 @@ def test_a_second_write_replaces_the_first(disk, store):
 
 
 def test_a_durable_write_survives_a_power_cut_and_so_does_its_directory(disk):
-    disk.mkdir(ROOT)
-    disk.directory(ROOT.parent).settle()
     store = Store(disk, ROOT, KINDS)
     store.load()
     store.write("vm1", "extra", EXTRA, durable=False)
@@ -80,6 +78,18 @@ def test_a_removed_vm_is_gone_for_good(disk, store):
     assert disk.names(ROOT) == []
     store.write("vm1", "vm", OTHER, durable=True)
     assert records(disk) == {"vm1": {"vm": OTHER}}
+
+
+def test_a_removal_that_was_cut_is_finished_durably(disk, disks, store):
+    store.write("vm1", "vm", VM, durable=True)
+    # One unit for the renaming; the fsync after it never happens.
+    disk.stop_after(1)
+    with pytest.raises(disks.DiskStopped):
+        store.remove("vm1")
+    disk.restart()
+    assert store.load() == {}
+    disk.power_cut(lambda n: 0)
+    assert records(disk) == {}
 
 
 RUBBISH = [
