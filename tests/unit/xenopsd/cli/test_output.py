@@ -1,0 +1,67 @@
+"""Rows for people, pipes and programs."""
+
+import json
+
+import pytest
+
+from xenopsd.cli.output import Column, aligned, details, drawn, emit, moment, size
+
+ROWS = [("a", "running"), ("long-name", "")]
+COLUMNS = (
+    Column("VM", lambda row: row[0]),
+    Column("STATE", lambda row: row[1]),
+    Column("EXTRA", lambda row: "x", wide=True),
+)
+
+
+def printed(capsys, output: str) -> str:
+    emit(ROWS, COLUMNS, output, lambda row: row[0])
+    return capsys.readouterr().out
+
+
+def test_a_pipe_gets_aligned_columns_with_dashes_for_nothing(capsys):
+    assert printed(capsys, "table") == "VM         STATE\na          running\nlong-name  -\n"
+
+
+def test_wide_has_every_column(capsys):
+    assert printed(capsys, "wide").splitlines()[0].split() == ["VM", "STATE", "EXTRA"]
+
+
+def test_name_has_the_names_alone(capsys):
+    assert printed(capsys, "name") == "a\nlong-name\n"
+
+
+def test_json_is_what_was_said(capsys):
+    assert json.loads(printed(capsys, "json")) == [["a", "running"], ["long-name", ""]]
+
+
+def test_no_rows_are_a_header():
+    assert aligned(["VM", "STATE"], []) == "VM  STATE\n"
+
+
+def test_a_terminal_gets_a_table_that_fits():
+    text = drawn(["VM", "STATE"], [["a" * 30, "running"]], width=20)
+    assert "running" in text
+    assert max(map(len, text.splitlines())) <= 20
+
+
+def test_text_of_a_vm_is_no_markup():
+    assert "[bold]x" in drawn(["VM"], [["[bold]x"]], width=40)
+
+
+def test_details_leave_out_what_is_empty(capsys):
+    details([("vm", "a"), ("operation", ""), ("state", "running")])
+    assert capsys.readouterr().out == "vm     a\nstate  running\n"
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 B"), (None, "0 B"), (1023, "1023 B"), (512 << 20, "512 MiB"), (3 << 29, "1.5 GiB")],
+)
+def test_sizes(count: int | None, text: str):
+    assert size(count) == text
+
+
+def test_moments_are_utc():
+    assert moment(0.0) == "1970-01-01 00:00:00Z"
+    assert moment(None) == ""

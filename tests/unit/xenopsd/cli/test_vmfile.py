@@ -1,0 +1,137 @@
+"""A VM as it is written by hand."""
+
+import json
+
+import msgspec
+import pytest
+
+from idl.metadata import Metadata
+from idl.pci import Pci
+from idl.vbd import Local, Mount, Vbd
+from idl.vif import Bridge, Vif
+from idl.vm import Container, Hvm, Vm
+from xenopsd.cli.vmfile import BadVm, disk, nic, of_file, of_options, size
+
+TEXT = """
+id = "web"
+memory_static_max = 1024
+guest = {type = "container", hostname = "web"}
+[[vbds]]
+id = "root"
+backend = {type = "local", path = "/base.tar", format = "tar"}
+[[vifs]]
+id = "web/eth0"
+backend = {type = "bridge", name = "br0"}
+[[pcis]]
+id = "gpu"
+address = "0000:01:00.0"
+"""
+
+WEB = Metadata(
+    vm=Vm(id="web", memory_static_max=1024, guest=Container(hostname="web")),
+    vbds=[Vbd(id="web/root", backend=Local(path="/base.tar", format="tar"))],
+    vifs=[Vif(id="web/eth0", backend=Bridge(name="br0"))],
+    pcis=[Pci(id="web/gpu", address="0000:01:00.0")],
+)
+
+
+def test_a_toml_file_holds_a_vm_with_its_devices():
+    assert of_file("web.toml", TEXT) == WEB
+
+
+def test_a_json_file_may_be_what_was_exported():
+    assert of_file("web.json", msgspec.json.encode(WEB).decode()) == WEB
+
+
+def test_a_json_file_may_be_written_like_a_toml_file():
+    assert of_file("web.json", json.dumps({"id": "web"})) == Metadata(vm=Vm(id="web"))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        pytest.param("x.toml", "id = ", "x.toml: Invalid value", id="no TOML"),
+        pytest.param("x.json", "{", "x.json: Expecting", id="no JSON"),
+        pytest.param("x.json", "[]", "x.json: expected the fields of a VM", id="a list"),
+        pytest.param(
+            "x.toml", "id = 'a'\nvcpus = 'b'", "x.toml: vm.vcpus: expected int, got str", id="type"
+        ),
+        pytest.param(
+            "x.toml",
+            "id = 'a'\nmem = 1",
+            "x.toml: vm: object contains unknown field mem",
+            id="key",
+        ),
+        pytest.param(
+            "x.toml",
+            "id = 'a'\n[[vifs]]\nid = 'n'",
+            "x.toml: vifs[0]: object missing required field backend",
+            id="a device",
+        ),
+    ],
+)
+def test_a_bad_file_is_refused_with_the_field(name: str, text: str, reason: str):
+    with pytest.raises(BadVm) as raised:
+        of_file(name, text)
+    assert str(raised.value).startswith(reason)
+
+
+def test_options_make_a_vm():
+    found = of_options(
+        {"id": "web", "name": None, "vcpu_max": 2},
+        {"type": None, "kernel": "/k"},
+        ["/disk,format=qcow2", "/iso,type=cdrom,name=cd"],
+        ["br0,mtu=9000"],
+    )
+    assert found == Metadata(
+        vm=Vm(id="web", vcpu_max=2, guest=Hvm(kernel="/k")),
+        vbds=[
+            Vbd(id="web/disk0", position=0, backend=Local(path="/disk", format="qcow2")),
+            Vbd(id="web/cd", position=1, type="cdrom", backend=Local(path="/iso")),
+        ],
+        vifs=[Vif(id="web/nic0", position=0, mtu=9000, backend=Bridge(name="br0"))],
+    )
+
+
+def test_a_root_of_a_container():
+    spec = disk("/base.tar,format=tar,overlay,mount=/", 0)
+    assert msgspec.convert(spec | {"id": "a/disk0"}, Vbd) == Vbd(
+        id="a/disk0",
+        position=0,
+        mount=Mount(path="/"),
+        backend=Local(path="/base.tar", format="tar", overlay=True),
+    )
+
+
+@pytest.mark.parametrize("spec", ["/disk,format", "/disk,qcow2"])
+def test_a_disk_option_without_its_value_is_refused(spec: str):
+    with pytest.raises(BadVm, match="=VALUE"):
+        disk(spec, 0)
+
+
+def test_an_unknown_option_of_an_interface_is_refused():
+    with pytest.raises(BadVm, match=r"vifs\[0\]: object contains unknown field speed"):
+        of_options({"id": "a"}, {}, [], ["br0,speed=1"])
+
+
+def test_an_interface_keeps_what_was_given():
+    assert nic("br0,mac=02:00:00:00:00:01,name=lan", 3) == {
+        "id": "lan",
+        "position": 3,
+        "backend": {"type": "bridge", "name": "br0"},
+        "mac": "02:00:00:00:00:01",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("1024", 1024), ("1K", 1024), ("512M", 512 << 20), ("1.5g", 3 << 29), ("2GiB", 2 << 30)],
+)
+def test_sizes(text: str, count: int):
+    assert size(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "M", "5X", "1 2", "inf"])
+def test_what_is_no_size(text: str):
+    with pytest.raises(BadVm, match="512M"):
+        size(text)

@@ -1,0 +1,129 @@
+"""A VM as an administrator writes it: a TOML or JSON file, or options. Pure.
+
+A file holds the fields of the VM with `vbds`, `vifs` and `pcis` beside them, or what
+VM.export_metadata answers. A device may be named without its VM.
+"""
+
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from idl.metadata import Metadata
+
+_DEVICES = ("vbds", "vifs", "pcis")
+_SUFFIXES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+class BadVm(ValueError):
+    """A sentence that names the field."""
+
+
+def of_file(name: str, text: str) -> Metadata:
+    """The VM of a file's text. Raises BadVm."""
+    try:
+        document = json.loads(text) if name.endswith(".json") else tomllib.loads(text)
+    except ValueError as error:
+        raise BadVm(f"{name}: {error}") from error
+    if not isinstance(document, dict):
+        raise BadVm(f"{name}: expected the fields of a VM")
+    try:
+        return _metadata(document)
+    except BadVm as error:
+        raise BadVm(f"{name}: {error}") from error
+
+
+def of_options(
+    fields: Mapping[str, Any],
+    guest: Mapping[str, Any],
+    disks: Sequence[str],
+    nics: Sequence[str],
+) -> Metadata:
+    """The VM of options; those that are None were not given. Raises BadVm."""
+    document = _given(fields)
+    if chosen := _given(guest):
+        document["guest"] = {"type": "hvm", **chosen}
+    document["vbds"] = [disk(spec, n) for n, spec in enumerate(disks)]
+    document["vifs"] = [nic(spec, n) for n, spec in enumerate(nics)]
+    return _metadata(document)
+
+
+def size(text: str) -> int:
+    """Bytes: a number, or one with K, M, G or T (and iB after it). Raises BadVm."""
+    number = text.upper().removesuffix("B").removesuffix("I")
+    digits = number.rstrip("KMGT")
+    unit = number[len(digits) :].strip()
+    try:
+        return int(float(digits) * _SUFFIXES[unit])
+    except (ValueError, KeyError, OverflowError):
+        raise BadVm(f"{text} is no size; write bytes, or 512M, 4G") from None
+
+
+def disk(spec: str, position: int) -> dict[str, Any]:
+    """A VBD of PATH[,format=F][,overlay][,mode=ro][,type=cdrom][,bus=B][,mount=/][,name=N]."""
+    path, options = _spec(spec, flags={"overlay"})
+    backend: dict[str, Any] = {"type": "local", "path": path}
+    backend |= {name: options.pop(name) for name in ("format", "overlay") if name in options}
+    vbd: dict[str, Any] = {"id": options.pop("name", f"disk{position}"), "position": position}
+    if "mount" in options:
+        vbd["mount"] = {"path": options.pop("mount")}
+    return vbd | {"backend": backend} | options
+
+
+def nic(spec: str, position: int) -> dict[str, Any]:
+    """A VIF of BRIDGE[,mac=M][,model=M][,mtu=N][,name=N]."""
+    bridge, options = _spec(spec, flags=set())
+    if "mtu" in options and options["mtu"].isdecimal():
+        options["mtu"] = int(options["mtu"])
+    vif = {"id": options.pop("name", f"nic{position}"), "position": position}
+    return vif | {"backend": {"type": "bridge", "name": bridge}} | options
+
+
+def _spec(spec: str, flags: set[str]) -> tuple[str, dict[str, Any]]:
+    first, *rest = spec.split(",")
+    options: dict[str, Any] = {}
+    for part in rest:
+        name, equals, value = part.partition("=")
+        if not equals and name not in flags:
+            raise BadVm(f"{spec}: write {name}=VALUE")
+        options[name] = value if equals else True
+    return first, options
+
+
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _metadata(document: dict[str, Any]) -> Metadata:
+    if "vm" not in document:
+        devices = {name: document.pop(name) for name in _DEVICES if name in document}
+        document = {"vm": document, **devices}
+    try:
+        return msgspec.convert(_named(document), Metadata)
+    except msgspec.ValidationError as error:
+        raise BadVm(_reason(str(error))) from error
+
+
+def _named(document: dict[str, Any]) -> dict[str, Any]:
+    """Devices with the id of their VM before their own."""
+    vm = document["vm"].get("id", "") if isinstance(document["vm"], dict) else ""
+    named = dict(document)
+    for kind in _DEVICES:
+        if isinstance(listed := document.get(kind), list):
+            named[kind] = [_with_vm(one, vm) for one in listed]
+    return named
+
+
+def _with_vm(device: Any, vm: str) -> Any:
+    if isinstance(device, dict) and "/" not in str(device.get("id", "/")):
+        return {**device, "id": f"{vm}/{device['id']}"}
+    return device
+
+
+def _reason(text: str) -> str:
+    """`Expected int, got str - at $.vm.vcpus` as the daemon says it: the path first."""
+    what, _, where = text.replace("`", "").partition(" - at $.")
+    what = what[:1].lower() + what[1:]
+    return f"{where}: {what}" if where else what
