@@ -151,6 +151,7 @@ class Exchange:
         self._break(ConnectionFailed(self._link.path, "the client was closed", "make a new one"))
         self._link.shut()
         with self._changed:
-            self._changed.wait_for(lambda: not self._reading)
+            # Bounded, for a reader that was interrupted before it could say that it left.
+            self._changed.wait_for(lambda: not self._reading, timeout=1.0)
         with self._writing:
             self._link.close()

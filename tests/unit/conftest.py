@@ -26,6 +26,7 @@ class TableDaemon:
         self.path = path
         self.answers: dict[str, Any] = {}
         self.seen: list[tuple[str, dict[str, Any]]] = []
+        self.answered: list[str] = []
         self.connections: list[socket.socket] = []
         self._changed = threading.Condition()
         self._threads: list[threading.Thread] = []
@@ -62,6 +63,12 @@ class TableDaemon:
             assert self._changed.wait_for(
                 lambda: [name for name, _ in self.seen].count(method) >= times, DEADLINE
             )
+
+    def wait_answered(self, method: str) -> None:
+        """Until an answer to it was sent; forgets it."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: method in self.answered, DEADLINE)
+            self.answered.remove(method)
 
     def say(self, message: dict[str, Any]) -> None:
         """A line on every connection, such as a notification."""
@@ -108,6 +115,9 @@ class TableDaemon:
             )
         except OSError:
             pass
+        with self._changed:
+            self.answered.append(method)
+            self._changed.notify_all()
 
     def _outcome(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
         answer = self.answers.get(method, MethodNotFound(method=method))
