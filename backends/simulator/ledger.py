@@ -27,8 +27,10 @@ class Ledger:
         os.close(self._new_file(_ENTRY))
 
     def close(self) -> None:
-        """Let go of it."""
-        os.close(self._root)
+        """Let go of it; a call that comes later fails."""
+        root, self._root = self._root, -1
+        if root != -1:
+            os.close(root)
 
     def enter(self, kind: Kind, id: DeviceId, incarnation: str) -> None:
         """Note a device as plugged."""

@@ -96,6 +96,7 @@ class Simulator:
         self._machine.faults.undeaf()
         if self._listener is not None:
             self._listener.close()
+            self._listener = None
         self._machine.ledger.close()
         self._machine.world.close()
 

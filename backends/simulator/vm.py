@@ -128,7 +128,9 @@ class VmOps(MicroOps):
             return guest.asked(record, reason, self.machine.now())
 
         asked = self.machine.change_if_any(call, vm.id, edit)
-        if asked is not None and _may_stop(asked):
+        if asked is None:
+            return None
+        if _may_stop(asked):
             return Waiting(what=f"the guest to acknowledge {reason}", timeout=ACKNOWLEDGE)
         self.machine.tell(vm.id)
         return None

@@ -104,9 +104,11 @@ class World:
         self._domains = _directory(path / DOMAINS)
 
     def close(self) -> None:
-        """Let go of it."""
-        os.close(self._domains)
-        os.close(self._root)
+        """Let go of it; a call that comes later fails."""
+        open_still, self._root, self._domains = (self._root, self._domains), -1, -1
+        for fd in open_still:
+            if fd != -1:
+                os.close(fd)
 
     def hold(self, vm: str, *, make: bool = False) -> Held:
         """The file of a VM's domain, locked for the `with`; made where it is missing if
