@@ -21,25 +21,13 @@ from dataclasses import dataclass, field
 from math import ceil
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, Self, TypeAlias, get_args
+from typing import Self, get_args
 
 import structlog
 
 from idl.errors import DeadlineExceeded, HookFailed
+from xenopsd.microop import Hook
 
-Hook: TypeAlias = Literal[
-    "vm-pre-start",
-    "vm-post-start",
-    "vm-pre-shutdown",
-    "vm-post-shutdown",
-    "vm-pre-reboot",
-    "vm-pre-suspend",
-    "vm-post-suspend",
-    "vm-pre-resume",
-    "vm-post-resume",
-    "vm-pre-migrate",
-    "vm-post-migrate",
-]
 HOOKS: tuple[Hook, ...] = get_args(Hook)
 
 OUTPUT = 4096  # bytes of a script's output that are kept, from its end

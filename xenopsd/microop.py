@@ -12,6 +12,20 @@ from msgspec import Struct
 from idl.ids import DeviceId
 from idl.vbd import Disk
 
+Hook: TypeAlias = Literal[
+    "vm-pre-start",
+    "vm-post-start",
+    "vm-pre-shutdown",
+    "vm-post-shutdown",
+    "vm-pre-reboot",
+    "vm-pre-suspend",
+    "vm-post-suspend",
+    "vm-pre-resume",
+    "vm-post-resume",
+    "vm-pre-migrate",
+    "vm-post-migrate",
+]
+
 
 class _MicroOp(Struct, frozen=True, kw_only=True, tag_field="op", forbid_unknown_fields=True):
     pass
@@ -20,7 +34,7 @@ class _MicroOp(Struct, frozen=True, kw_only=True, tag_field="op", forbid_unknown
 class VmHook(_MicroOp, frozen=True, kw_only=True, tag="vm_hook"):
     """Run one script; with `tolerant` its failure is only logged."""
 
-    hook: str
+    hook: Hook
     script: str
     reason: str
     tolerant: bool = False
@@ -53,7 +67,9 @@ class VmDestroy(_MicroOp, frozen=True, kw_only=True, tag="vm_destroy"):
 
 
 class VmPause(_MicroOp, frozen=True, kw_only=True, tag="vm_pause"):
-    """Stop the vCPUs."""
+    """Stop the vCPUs; with `if_running` those of a domain that has stopped are let be."""
+
+    if_running: bool = False
 
 
 class VmUnpause(_MicroOp, frozen=True, kw_only=True, tag="vm_unpause"):

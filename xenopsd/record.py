@@ -5,11 +5,14 @@ the end of operations; between, the journal knows more than it does.
 """
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from backends.interface import Domain
 from idl.ids import DeviceId
 from idl.metadata import Metadata
 from idl.vm import Difference, PowerState, Vm
+from xenopsd import microop
+from xenopsd.microop import MicroOp
 
 #: Fields that apply to a running VM the moment they are configured: the daemon alone reads them.
 LIVE_FIELDS = frozenset({"name", "auto_start", "on_crash", "on_shutdown", "on_reboot"})
@@ -75,3 +78,62 @@ def pending(meta: Metadata, extra: VmExtra) -> dict[str, Difference]:
         if field not in LIVE_FIELDS
         and (was := getattr(extra.running, field)) != (wanted := getattr(meta.vm, field))
     }
+
+
+def advanced(  # noqa: PLR0911  # one arm a micro-op
+    extra: VmExtra, op: MicroOp, *, incarnation: str | None, vm: Vm, boot: str, now: float
+) -> VmExtra:
+    """The running configuration after a micro-op has had its effect.
+
+    Applied as each is done, and again by recovery to those that were done before a crash.
+    """
+    match op:
+        case microop.VmCreate():
+            resuming = extra.image is not None and extra.running is not None
+            return replace(
+                extra,
+                incarnation=incarnation,
+                boot=boot,
+                settled=False,
+                preserved=None,
+                running=extra.running if resuming else vm,
+                last_start_time=now,
+            )
+        case microop.VmDestroy():
+            suspended = extra.image is not None and not extra.image.spent
+            kept = extra.running if suspended else None
+            return replace(extra, incarnation=None, preserved=None, running=kept)
+        case microop.VmCommitImage(image=path, plugged=plugged):
+            image = Image(path=path, incarnation=incarnation, plugged=plugged)
+            return replace(extra, image=image, running=extra.running or vm)
+        case microop.VmSpendImage() | microop.VmUnspendImage():
+            if extra.image is None:
+                return extra
+            spent = isinstance(op, microop.VmSpendImage)
+            return replace(extra, image=replace(extra.image, spent=spent))
+        case microop.VmDropImage():
+            gone = extra.incarnation is None
+            return replace(extra, image=None, running=None if gone else extra.running)
+        case microop.VmSetVcpus(vcpus=vcpus) if extra.running is not None:
+            return replace(extra, running=replace(extra.running, vcpus=vcpus))
+        case microop.VmSetXsdata(xsdata=xsdata) if extra.running is not None:
+            return replace(extra, running=replace(extra.running, xsdata=xsdata))
+        case _:
+            return extra
+
+
+def concluded(
+    extra: VmExtra, domain: Domain | None, *, reason: str | None, now: float
+) -> VmExtra:
+    """The record at the end of an operation, for the domain as it was then observed.
+
+    `reason` is kept where the operation gives none.
+    """
+    return replace(
+        extra,
+        incarnation=domain.incarnation if domain else None,
+        settled=domain is not None,
+        power_state=power_state(domain, extra),
+        reason=reason or extra.reason,
+        observed_at=now,
+    )

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from backends.interface import Domain
 from idl.calls import (
     VmBuild,
@@ -86,7 +88,7 @@ def tear_down(snapshot: Snapshot, *, hooks: Sequence[MicroOp] = ()) -> Segment:
     if domain is not None:
         runs = domain.built and not domain.paused and domain.stopped is None
         # Stopped first: no guest writes to a disk while it is being taken away.
-        steps += [microop.VmPause()] if runs else []
+        steps += [microop.VmPause(if_running=True)] if runs else []
         steps += [microop.VmDestroyDeviceModel(), *unplugs(domain)]
     steps += [microop.VmDestroy(), *hooks]
     incarnation = domain.incarnation if domain else snapshot.extra.incarnation
@@ -120,8 +122,9 @@ def shutdown(call: VmShutdown, snapshot: Snapshot) -> Plan:
     """VM.shutdown: of a halted VM nothing, of a suspended one its image goes."""
     if snapshot.domain is None:
         image = snapshot.extra.image
-        steps: list[MicroOp] = [microop.VmDropImage(image=image.path)] if image else []
-        return Plan(reason="shut down", segments=[Segment(finish=True, steps=steps)])
+        drop: list[MicroOp] = [microop.VmDropImage(image=image.path)] if image else []
+        down = tear_down(snapshot)
+        return Plan(reason="shut down", segments=[replace(down, steps=[*drop, *down.steps])])
     post = snapshot.scripts("vm-post-shutdown", HARD, tolerant=True)
     if call.timeout is None:
         # A hook that fails must not stand between an administrator and a hard shutdown.

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from backends.interface import Domain
 from idl.errors import BadPowerState, DoesNotExist
@@ -14,7 +15,7 @@ from idl.pci import Pci
 from idl.vbd import Vbd
 from idl.vif import Vif
 from idl.vm import PowerState
-from xenopsd.microop import MicroOp, VmHook
+from xenopsd.microop import Hook, MicroOp, VmHook, inverse
 from xenopsd.record import VmExtra, power_state
 
 _Device = TypeVar("_Device", Vbd, Vif, Pci)
@@ -39,6 +40,34 @@ class Plan(Struct, frozen=True, kw_only=True):
         return [(step, segment) for segment in self.segments for step in segment.steps]
 
 
+def undo(plan: Plan, done: int, *, intended: bool) -> Plan:
+    """What undoes the segment that step number `done` stands in, in reverse.
+
+    With `intended` that step itself may be half done, and is undone too.
+    """
+    first = 0
+    for segment in plan.segments:
+        if done < first + len(segment.steps):
+            begun = segment.steps[: done - first + (1 if intended else 0)]
+            steps = [back for step in reversed(begun) for back in inverse(step)]
+            return Plan(
+                segments=[Segment(steps=steps, incarnation=segment.incarnation, finish=True)]
+            )
+        first += len(segment.steps)
+    return Plan()
+
+
+def rest(plan: Plan, done: int) -> Plan:
+    """What is left of a plan after its first `done` steps."""
+    left: list[Segment] = []
+    for segment in plan.segments:
+        steps = segment.steps[max(0, done) :]
+        done -= len(segment.steps)
+        if steps:
+            left.append(replace(segment, steps=steps))
+    return Plan(segments=left, reason=plan.reason)
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Deadlines that plans carry, in seconds."""
@@ -60,7 +89,7 @@ class Snapshot:
     image: str
     backend: str = ""
     features: frozenset[str] = frozenset()
-    hooks: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    hooks: Mapping[Hook, Sequence[str]] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     now: float = 0.0
 
@@ -100,7 +129,7 @@ class Snapshot:
         """The PCI device. Raises DoesNotExist."""
         return _find(self.meta.pcis, "PCI", id)
 
-    def scripts(self, hook: str, reason: str, *, tolerant: bool = False) -> list[MicroOp]:
+    def scripts(self, hook: Hook, reason: str, *, tolerant: bool = False) -> list[MicroOp]:
         """The hook's scripts as micro-ops, in name order."""
         return [
             VmHook(hook=hook, script=script, reason=reason, tolerant=tolerant)

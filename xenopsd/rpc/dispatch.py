@@ -16,7 +16,8 @@ from typing import Any
 
 import structlog
 from jsonrpcserver import Error, Result, Success
-from jsonrpcserver.main import dispatch_to_serializable
+from jsonrpcserver.main import dispatch_to_response
+from jsonrpcserver.response import to_serializable_one
 from msgspec import Raw
 
 from idl.calls import CALLS, Call, Debug, Read, RpcDiscover, UpdatesSubscribe
@@ -86,12 +87,13 @@ class Dispatcher:
 
     def answer(self, message: bytes | Raw, context: Context) -> Answer | None:
         """Accept a request and answer it; None for a notification."""
-        response = dispatch_to_serializable(
-            message,
+        response = dispatch_to_response(
+            message,  # type: ignore[arg-type]  # only the deserializer looks at it
             self._methods,
             context=context,
-            deserializer=self._deserialize,
+            deserializer=self._deserialize,  # type: ignore[arg-type]  # which takes bytes
             validator=_valid_already,
+            post_process=to_serializable_one,
         )
         if not isinstance(response, dict):
             return None

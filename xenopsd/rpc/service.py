@@ -30,7 +30,10 @@ class Caller:
 class Subscription(Protocol):
     """Updates for one connection."""
 
-    token: str
+    @property
+    def token(self) -> str:
+        """Where it stands."""
+        ...
 
     def next(self) -> "asyncio.Future[Raw]":
         """What UPDATES.get answers, encoded, once there is something; never times out.

@@ -1,0 +1,92 @@
+"""`xenopsd`: arguments, configuration, and one life of the daemon."""
+
+import os
+import sys
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import click
+import structlog
+import uvloop
+
+from backends import registry
+from xenopsd import config as configuration
+from xenopsd import log as logging
+from xenopsd.config import Config, ConfigError
+from xenopsd.daemon import Daemon, StartFailed, choose_backend, lock_state, open_sockets
+
+log = structlog.get_logger(__name__)
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--config", "file", metavar="FILE", help="Configuration file (TOML).")
+@click.option("--instance", metavar="NAME", help="Name of the instance (default: default).")
+@click.option("--backend", metavar="NAME", help="Backend (default: the best of this machine).")
+@click.option("--state-dir", metavar="DIR", help="What is remembered; one daemon each.")
+@click.option("--run-dir", metavar="DIR", help="Where the sockets are; it stands for the host.")
+@click.option("--workers", type=int, metavar="N", help="Size of the worker pool, 1 to 1024.")
+@click.option("--debug", is_flag=True, default=None, help="Offer the DEBUG calls.")
+@click.version_option(package_name="xenopsd")
+def main(file: str | None, **options: Any) -> None:
+    r"""The per-host virtual machine manager, in the foreground; logs go to stderr.
+
+    \b
+    Examples:
+      xenopsd                                  the best backend of this machine
+      xenopsd --backend simulator --debug      for the author of a toolstack
+      xenopsd --instance test --workers 1      a second instance, with one worker
+    """
+    read = partial(
+        configuration.read,
+        options,
+        dict(os.environ),
+        root=os.geteuid() == 0,
+        file=file,
+        backends=tuple(registry.probe()),
+    )
+    try:
+        config = read()
+        logging.setup(config.log.level)
+        _check_backend_section(config)
+        held = lock_state(config)
+        listeners = open_sockets(config)
+        backend = choose_backend(config)
+    except (ConfigError, StartFailed) as error:
+        click.echo(f"xenopsd: {error}", err=True)
+        sys.exit(1)
+    uvloop.run(_serve(config, backend, listeners, read))
+    # Released by the end of the process, as it would be by a crash.
+    os.close(held.descriptor)
+    # Threads stuck in a call must not hold the process back: every VM stays as it is.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def _check_backend_section(config: Config) -> None:
+    """An unknown key of a backend's own section is an error at start, not when it is opened."""
+    for name in config.backends:
+        configuration.section(config, name, registry.load(name).options)
+
+
+async def _serve(config: Config, backend: Any, listeners: Sequence[Any], read: Any) -> None:
+    daemon = Daemon(config, backend, listeners)
+    daemon.reload = partial(_reload, daemon, read)  # type: ignore[method-assign]  # its hook
+    await daemon.run()
+
+
+def _reload(daemon: Daemon, read: Any) -> None:
+    """SIGHUP: take what can be taken live, say what needs a restart, keep all on an error."""
+    try:
+        new = read()
+    except ConfigError as error:
+        log.error("reload_refused", reason=str(error))
+        return
+    live, restart = configuration.changes(daemon.config, new)
+    log.info("reloaded", live=list(live), restart_needed=list(restart))
+    daemon.apply(new)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,713 @@
+"""The daemon: what is built in which order, how it starts, recovers and stops.
+
+The one place where everything is put together. Start: lock, store, journals, tasks, sockets;
+then, beside the answering of reads, the backend is opened and every VM brought into a sensible
+state on its own queue.
+"""
+
+import asyncio
+import fcntl
+import grp
+import os
+import platform
+import signal
+import socket
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+
+from backends import registry
+from backends.interface import Backend, Domain, Plugin, Settings
+from idl import openrpc
+from idl.calls import VmStart
+from idl.errors import Interrupted, Unimplemented, XenopsError
+from idl.host import ForeignDomain, HostStat, Hypervisor, Quarantined
+from idl.metadata import Metadata
+from idl.update import HOST_ID
+from idl.vm import Attention, PowerState, VmMetrics
+from journal.disk import Disk, RealDisk
+from journal.documents import Kind
+from journal.errors import JournalDamaged, StoreUnwritable
+from journal.intents import VmJournal
+from journal.records import Accepted
+from journal.replay import OpenIntent
+from journal.store import Damage, LoadedVm, SingleRecord, Store
+from journal.tasklog import TaskLog
+from xenopsd import config as configuration
+from xenopsd import log as logging
+from xenopsd.bridge import Bridge
+from xenopsd.claims import Claims
+from xenopsd.config import Config
+from xenopsd.errands import start
+from xenopsd.execution import Execution, Recover
+from xenopsd.executor import Context, Deadlines, Executor
+from xenopsd.intake import Intake
+from xenopsd.inventory import Entry, Inventory
+from xenopsd.killpoints import KillPoints
+from xenopsd.memory import Memory
+from xenopsd.metrics import Metrics, Sources
+from xenopsd.notify import Notifier, drop_from_children
+from xenopsd.operations import Operations, Places
+from xenopsd.perform import Performer
+from xenopsd.places import readonly_socket_path, socket_path
+from xenopsd.plan.plan import Limits
+from xenopsd.record import VmExtra
+from xenopsd.rpc.listener import AddressInUse, Listener, listen
+from xenopsd.rpc.server import Server, raise_descriptor_limit
+from xenopsd.service import Service, fresh_epoch
+from xenopsd.state import Remembered, State
+from xenopsd.tasks import TaskEntry, Tasks
+from xenopsd.updatelog import UpdateLog
+from xenopsd.updates import Updates
+from xenopsd.workers import WorkerPool
+
+log = structlog.get_logger(__name__)
+
+KINDS: dict[str, Kind[Any]] = {
+    "config": Kind(Metadata, version=1),
+    "extra": Kind(VmExtra, version=1),
+}
+
+
+class StartFailed(Exception):
+    """The daemon cannot start; the text says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Locked:
+    """The state directory, held by flock for the life of the process."""
+
+    descriptor: int
+
+
+def lock_state(config: Config) -> Locked:
+    """One daemon a state directory. Raises StartFailed naming the one that has it."""
+    path = config.state_dir / "lock"
+    try:
+        config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StartFailed(f"{path}: {error.strerror}; name another with --state-dir") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        pid = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "?"
+        os.close(descriptor)
+        raise StartFailed(
+            f"instance {config.instance} is already running, pid {pid}"
+        ) from None
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    except OSError as error:
+        # The lock holds all the same; only its holder's number is not told.
+        log.warning("lock_not_signed", path=str(path), reason=error.strerror)
+    return Locked(descriptor)
+
+
+def open_sockets(config: Config) -> list[Listener]:
+    """Listen on both sockets. Raises StartFailed where another daemon answers there."""
+    run, name, groups = config.run_dir, config.instance, config.socket
+    names = (
+        (socket_path(run, name), groups.group, False),
+        (readonly_socket_path(run, name), groups.readonly_group, True),
+    )
+    listeners: list[Listener] = []
+    try:
+        config.run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+        for path, group, readonly in names:
+            gid = None if group is None else _group(group)
+            listeners.append(listen(path, group=gid, readonly=readonly))
+    except AddressInUse as error:
+        _close(listeners)
+        pid = _peer_pid(error.path)
+        raise StartFailed(f"instance {config.instance} is already running, pid {pid}") from None
+    except OSError as error:
+        _close(listeners)
+        raise StartFailed(f"{error.filename or config.run_dir}: {error}; see --run-dir") from error
+    return listeners
+
+
+def _close(listeners: Sequence[Listener]) -> None:
+    for listener in listeners:
+        listener.close()
+
+
+def _group(name: str) -> int:
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise StartFailed(f"there is no group {name}; see socket.group in the config") from None
+
+
+def _peer_pid(path: Path) -> str:
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            sock.settimeout(1.0)
+            sock.connect(str(path))
+            credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+            return str(int.from_bytes(credentials[:4], "little"))
+    except OSError:
+        return "?"
+
+
+def choose_backend(config: Config) -> tuple[str, Plugin]:
+    """The configured backend, or the best of this machine. Raises StartFailed."""
+    answers = registry.probe()
+    for name, answer in answers.items():
+        log.info("backend_probed", backend=name, answer=msgspec.to_builtins(answer))
+    try:
+        name = config.backend or registry.best(answers)
+        return name, registry.load(name)
+    except LookupError as error:
+        raise StartFailed(f"{error}; see --backend") from error
+
+
+class Daemon:
+    """One life of the daemon, on the running event loop."""
+
+    def __init__(
+        self,
+        config: Config,
+        backend: tuple[str, Plugin],
+        listeners: Sequence[Listener],
+        *,
+        disk: Disk | None = None,
+    ) -> None:
+        self.config = config
+        self._backend_name, self._plugin = backend
+        self._listeners = listeners
+        self._disk = disk or RealDisk()
+        self._loop = asyncio.get_running_loop()
+        self._bridge = Bridge(self._loop)
+        self._stopping = asyncio.Event()
+        self._notifier = Notifier(os.environ)
+        drop_from_children()
+        self._killpoints = KillPoints(os.environ)
+        self.epoch = fresh_epoch()
+        self._recovering_lock = threading.Lock()
+        self._found: dict[str, Domain] = {}
+        self._backend: Backend | None = None
+        self._build()
+
+    # Building
+
+    def _build(self) -> None:
+        config = self.config
+        state_dir = config.state_dir
+        self._remembered = SingleRecord(
+            self._disk, state_dir / "remembered.json", Kind(Remembered, version=1)
+        )
+        found = self._remembered.read()
+        self._memory_of_old = found if isinstance(found, Remembered) else Remembered()
+        self._updates = Updates(UpdateLog(self.epoch))
+        self._store = Store(self._disk, state_dir / "vm", KINDS)
+        self._tasklog = TaskLog(self._disk, state_dir / "tasks.log", keep=config.tasks.keep)
+        self._inventory = Inventory()
+        self._metrics = Metrics(self._sources())
+        tasks = Tasks(
+            self._bridge,
+            keep=config.tasks.keep,
+            forgotten=partial(self._updates.forget, "task"),
+        )
+        self._memory = Memory()
+        context = Context(
+            inventory=self._inventory,
+            store=self._store,
+            tasklog=self._tasklog,
+            tasks=tasks,
+            updates=self._updates,
+            bridge=self._bridge,
+            killpoints=self._killpoints,
+            memory=self._memory,
+            metrics=self._metrics,
+            always_fsync=config.journal.fsync == "always",
+            deadlines=_deadlines(config),
+            limits=_limits(config),
+            job_limit=config.jobs,
+        )
+        self._executor = Executor(context, begin=self._begin, after=self._after)
+        self._claims = Claims(config.run_dir, config.instance, state_dir)
+        self._operations = Operations(
+            executor=self._executor,
+            claims=self._claims,
+            memory=self._memory,
+            places=Places(images=state_dir / "suspend", hooks=config.hooks.directory),
+            journal=self._journal,
+        )
+        size = configuration.pool_size(config, self._memory_of_old.pool_size)
+        self._pool: WorkerPool[Execution] = WorkerPool(
+            self._executor.step,
+            size=size,
+            lane=2,
+            grace=config.deadlines.stuck_grace,
+            on_overdue=self._executor.overdue,
+            on_written_off=self._executor.written_off,
+            on_returned=self._executor.returned,
+            on_crashed=self._executor.crashed,
+        )
+        self._executor.pool = self._pool
+        self._intake = Intake(
+            self._tasklog, self._bridge, enqueue=self._executor.enqueue, refused=self._refused
+        )
+        release = version("xenopsd")
+        self.state = State(
+            instance=config.instance,
+            epoch=self.epoch,
+            version=release,
+            versions={"xenopsd": release, "python": platform.python_version()},
+            backend_name=self._backend_name,
+            features=frozenset(),
+            host=_this_host(self._backend_name),
+            executor=self._executor,
+            pool=self._pool,
+            intake=self._intake,
+            memory=self._memory,
+            metrics=self._metrics,
+            resize=self._resize,
+            debug=self._debug,
+        )
+        document = openrpc.document(debug=config.debug, version=release)
+        encoded = msgspec.json.encode(document)
+        self._service = Service(
+            self.state, debug=config.debug, openrpc=lambda: encoded, shutdown=self.stop
+        )
+
+    def _sources(self) -> Sources:
+        return Sources(
+            queue_depth=lambda: self.state.accepted,
+            vms=self._by_power_state,
+            workers=lambda: {
+                "busy": self._pool.busy,
+                "idle": self._pool.idle,
+                "parked": self._pool.parked,
+                "written_off": self._pool.written_off,
+            },
+            updates=lambda: self._updates.stats()["number"],
+            update_waiters=lambda: self._updates.stats()["waiters"],
+            open_intents=lambda: sum(e.journal.intent is not None for e in self._inventory),
+            quarantined=lambda: sum(len(e.damaged) for e in self._inventory)
+            + len(self.state.quarantined),
+            connections=lambda: self._server.connections,
+        )
+
+    def _by_power_state(self) -> dict[str, int]:
+        counts: dict[str, int] = {}
+        for entry in self._inventory:
+            state = str(entry.power_state)
+            counts[state] = counts.get(state, 0) + 1
+        return counts
+
+    def _journal(self, vm: str) -> VmJournal:
+        return VmJournal(
+            self._disk,
+            self.config.state_dir / "vm" / vm / "journal",
+            passing=self._journal_passing,
+        )
+
+    def _journal_passing(self, point: str) -> None:
+        if point == "journal:append":
+            self._metrics.journal_appended()
+        self._killpoints.passing(point)
+
+    # Life
+
+    async def run(self) -> None:
+        """Serve until told to stop."""
+        self.load()
+        raise_descriptor_limit()
+        self._server = Server(self._service)
+        for listener in self._listeners:
+            self._server.serve(listener)
+        self._loop.add_signal_handler(signal.SIGTERM, self.stop)
+        self._loop.add_signal_handler(signal.SIGINT, self.stop)
+        self._loop.add_signal_handler(signal.SIGHUP, self._reload)
+        print(  # noqa: T201  # the one line that says it is ready
+            f"xenopsd {self.state.version}: instance {self.config.instance} "
+            f"({self._backend_name}) is ready at {self._listeners[0].path}",
+            flush=True,
+        )
+        self._notifier.tell("READY=1", f"STATUS=recovering {self.state.recovering} VMs")
+        start("recovery", self._recover)
+        await self._stopping.wait()
+        await self._stop()
+
+    def stop(self) -> None:
+        """Begin to stop."""
+        self._stopping.set()
+
+    async def _stop(self) -> None:
+        """No new work; running micro-ops get `deadlines.drain`; every VM stays as it is."""
+        log.info("stopping", epoch=self.epoch)
+        self._notifier.tell("STOPPING=1")
+        drain = self.config.deadlines.drain
+        await asyncio.to_thread(self._pool.stop, drain)
+        await asyncio.to_thread(self._intake.close, 1.0)
+        try:
+            await asyncio.wait_for(self._server.close(), 2.0)
+        except TimeoutError:
+            log.warning("connections_cut")
+        if self._backend is not None:
+            self._backend.close()
+
+    # Start
+
+    def load(self) -> None:
+        """Read the store, the journals and the task log; queue a repair of every VM."""
+        self._killpoints.passing("recovery:load")
+        for directory in ("vm", "images", "suspend"):
+            self._disk.mkdir(self.config.state_dir / directory)
+        boot = _boot_id_of_kernel()
+        loaded = self._store.load()
+        tasks = self._tasklog.load()
+        for line, reason in tasks.damaged:
+            path = self.config.state_dir / "tasks.log"
+            reason = f"line {line}: {reason}"
+            self.state.quarantined.append(Quarantined(vm=None, path=str(path), reason=reason))
+        for id, (accepted, ended) in tasks.ended.items():
+            call = bytes(accepted.call) if accepted else b""
+            self._executor.context.tasks.restore(id, bytes(ended.task), call)
+            self._updates.touch("task", id)
+        # The journals of another boot may be torn anywhere. Only the backend knows its boot
+        # for sure, but it may not be reached yet: the kernel's is what journals are read by.
+        self._rebooted_kernel = self._memory_of_old.kernel_boot not in (None, boot)
+        self._kernel_boot = boot
+        others = self._claims.keep(loaded)
+        for id, records in loaded.items():
+            self._load_vm(id, records, others.get(id))
+        self._end_unbegun(tasks.open)
+        self._updates.touch("host", HOST_ID)
+        for entry in self._inventory:
+            for kind, id in entry.objects():
+                self._updates.touch(kind, id)
+            self._queue_recovery(entry, tasks.open)
+
+    def _load_vm(self, id: str, loaded: LoadedVm, owner: str | None) -> None:
+        entry = Entry(id, self._journal(id))
+        damaged = list(loaded.damaged)
+        extra_damaged = any(d.path.name == "extra.json" for d in damaged)
+        if self._rebooted_kernel and extra_damaged:
+            # It was not written durably, so the host's crash may have torn it; and what ran
+            # then runs no more.
+            damaged = [d for d in damaged if d.path.name != "extra.json"]
+            self._store.write(id, "extra", VmExtra(), durable=False, repair=True)
+        meta, extra = loaded.records.get("config"), loaded.records.get("extra")
+        if isinstance(extra, VmExtra):
+            entry.extra = entry.recorded = extra
+        if isinstance(meta, Metadata):
+            entry.meta = meta
+        elif not damaged:
+            path = self.config.state_dir / "vm" / id / "config.json"
+            damaged.append(Damage(path, "it is missing"))
+        try:
+            entry.journal.open(rebooted=self._rebooted_kernel)
+        except JournalDamaged as error:
+            damaged.append(Damage(entry.journal.path, error.reason))
+        if damaged:
+            self._set_aside(entry, damaged)
+        if owner is not None:
+            reason = f"the instance {owner} of this host claims it too"
+            entry.attention = Attention(reason=reason, since=self._executor.context.wall())
+        self._inventory.put(entry)
+
+    def _set_aside(self, entry: Entry, damaged: list[Damage]) -> None:
+        entry.damaged = tuple(damaged)
+        entry.meta = None
+        words = "; ".join(f"{d.path}: {d.reason}" for d in damaged)
+        entry.attention = Attention(reason=words, since=self._executor.context.wall())
+        log.error("record_quarantined", vm=entry.id, damaged=words)
+
+    def _end_unbegun(self, open_tasks: dict[str, Accepted]) -> None:
+        """Tasks that had not begun end; those that had are ended by their VM's repair."""
+        begun = {
+            entry.journal.intent.task
+            for entry in self._inventory
+            if entry.journal.intent is not None
+        }
+        for id, accepted in open_tasks.items():
+            if id in begun:
+                continue
+            execution = Execution(Recover(accepted.vm or ""), "", task=_task(accepted))
+            forgotten = accepted.operation == "VM.forget" and not self._inventory.get(
+                accepted.vm or ""
+            )
+            execution.interrupted = True
+            if not forgotten:
+                execution.error = Interrupted(task=id, begun=False)
+            self._executor.answer(execution)
+
+    def _queue_recovery(self, entry: Entry, open_tasks: dict[str, Accepted]) -> None:
+        intent = entry.journal.intent
+        task: TaskEntry | None = None
+        if intent is not None and intent.task is not None:
+            accepted = open_tasks.get(intent.task)
+            known = self._executor.context.tasks.known_call(intent.task)
+            if accepted is None and known is not None:
+                # It was answered: all that its journal still owed was to be truncated.
+                self._executor.cross_out(entry)
+            else:
+                task = _task(accepted) if accepted else _task_of(entry.id, intent)
+                self._executor.context.tasks.add(task)
+                self._updates.touch("task", task.id)
+        with self._recovering_lock:
+            self.state.recovering += 1
+        execution = Execution(Recover(entry.id), entry.id, task=task)
+        self.state.accept(execution)
+        entry.operations.append(execution)
+        self._pool.push(entry.id, execution, limited=False)
+
+    def _recover(self) -> None:
+        """In a thread of its own: open the backend, look at the host, then let queues go."""
+        try:
+            backend = self._open_backend()
+        except XenopsError as error:
+            log.error("backend_unreachable", backend=self._backend_name, error=str(error))
+            self._bridge.post(partial(self._unreachable, str(error)))
+            return
+        self._backend = backend
+        boot = backend.host.boot_id()
+        old = self._memory_of_old
+        self._operations.rebooted = old.boot not in (None, boot)
+        host = backend.host.stat()
+        self._memory.set_total(
+            host.memory_total,
+            host_reserve=self.config.memory.host_reserve,
+            overcommit=self.config.memory.overcommit,
+        )
+        self._take_stock(backend)
+        self._killpoints.passing("recovery:stock")
+        self._remember(boot=boot, kernel_boot=self._kernel_boot)
+        self._operations.found = self._found
+        self._executor.performer = self._performer(backend, boot)
+        backend.watch(self._executor.check)
+        self._bridge.post(partial(self._opened, backend, host))
+        for queue in self._pool.snapshots():
+            self._pool.wake(queue.key)
+        start("metrics", self._sample, backend)
+
+    def _open_backend(self) -> Backend:
+        options = configuration.section(self.config, self._backend_name, self._plugin.options)
+        return self._plugin.open(
+            Settings(
+                instance=self.config.instance,
+                state_dir=self.config.state_dir,
+                run_dir=self.config.run_dir,
+                options=options,
+            )
+        )
+
+    def _take_stock(self, backend: Backend) -> None:
+        """What exists: ours by mark and record, all else foreign."""
+        foreign: list[ForeignDomain] = []
+        for domain in backend.host.domains():
+            ours = domain.instance == self.config.instance and domain.vm is not None
+            if ours and domain.vm is not None and self._inventory.get(domain.vm) is not None:
+                self._found[domain.vm] = domain
+                continue
+            why = "no record of this instance has it" if ours else "it bears no mark of this one"
+            foreign.append(ForeignDomain(id=domain.id, name=domain.name, why=why))
+        self.state.foreign = foreign
+
+    def _performer(self, backend: Backend, boot: str) -> Performer:
+        return Performer(
+            backend=backend,
+            store=self._store,
+            instance=self.config.instance,
+            boot=boot,
+            wall=self._executor.context.wall,
+            reserve=self._operations.reserve,
+            release=self._operations.release,
+            resized=self._memory.set,
+            forget=self._operations.forgotten,
+        )
+
+    def _opened(self, backend: Backend, host: HostStat) -> None:
+        self.state.features = backend.features
+        self.state.host = host
+        try:
+            self.state.console_data = backend.host.console_data()
+        except Unimplemented:
+            self.state.console_data = None
+        self._updates.touch("host", HOST_ID)
+
+    def _unreachable(self, reason: str) -> None:
+        now = self._executor.context.wall()
+        for entry in self._inventory:
+            if entry.attention is None:
+                entry.attention = Attention(
+                    reason=f"the backend cannot be reached: {reason}", since=now
+                )
+                entry.changed()
+                self._updates.touch("vm", entry.id)
+
+    def _sample(self, backend: Backend) -> None:
+        """Counters of running VMs, every few seconds: VM.metrics answers from here."""
+        stop = self._sampling = threading.Event()
+        while not stop.wait(5.0):
+            sampled: dict[str, VmMetrics] = {}
+            for entry in self._inventory:
+                if entry.domain is not None:
+                    try:
+                        sampled[entry.id] = backend.host.metrics(entry.id)
+                    except XenopsError as error:
+                        log.debug("metrics_missing", vm=entry.id, error=str(error))
+            self.state.vm_metrics = sampled
+
+    # Operations begin and end
+
+    def _begin(self, execution: Execution, entry: Entry | None) -> Any:
+        return self._operations.begin(execution, entry)
+
+    def _after(self, execution: Execution, task: str | None) -> None:
+        """After each operation, from the thread that ended it."""
+        self.state.ended(execution, task)
+        if not isinstance(execution.request, Recover) or not execution.vm:
+            return
+        self._killpoints.passing("recovery:ended")
+        entry = self._inventory.get(execution.vm)
+        if entry is not None and entry.domain is not None and entry.domain.stopped is not None:
+            self._executor.check(entry.id)
+        if entry is not None:
+            self._start_with_host(entry)
+        with self._recovering_lock:
+            self.state.recovering -= 1
+            left = self.state.recovering
+        if left == 0:
+            self._updates.touch("host", HOST_ID)
+            self._notifier.tell(f"STATUS={len(self._inventory)} VMs")
+            log.info("recovered", vms=len(self._inventory))
+
+    def _start_with_host(self, entry: Entry) -> None:
+        """After a restart of the host, `auto_start` VMs start."""
+        wanted = entry.meta is not None and entry.meta.vm.auto_start
+        halted = entry.power_state is PowerState.HALTED and entry.attention is None
+        if self._operations.rebooted and wanted and halted:
+            execution = Execution(VmStart(id=entry.id), entry.id)
+            self.state.accept(execution)
+            entry.operations.append(execution)
+            self._executor.enqueue(execution)
+
+    def _refused(self, execution: Execution) -> None:
+        """An acceptance that could not be written is taken back."""
+        if execution.task is not None:
+            self._executor.context.tasks.withdraw(execution.task.id)
+            self._updates.remove("task", execution.task.id)
+        entry = self._inventory.get(execution.vm)
+        if entry is not None and execution in entry.operations:
+            entry.operations.remove(execution)
+            entry.changed()
+        self.state.ended(execution, execution.task.id if execution.task else None)
+
+    # What calls ask of the daemon
+
+    def _resize(self, size: int) -> None:
+        # Thread starts and a small file: off the loop, though the caller is answered at once.
+        self._pool_size = size
+        self._executor.later(partial(self._pool.set_size, size))
+        self._executor.later(partial(self._remember, pool_size=size))
+
+    def _remember(self, **changes: Any) -> None:
+        with self._recovering_lock:
+            self._memory_of_old = msgspec.structs.replace(self._memory_of_old, **changes)
+            try:
+                self._remembered.write(self._memory_of_old, durable=True)
+            except StoreUnwritable as error:
+                log.error("not_remembered", reason=str(error))
+
+    def _debug(self, cmd: str, args: Sequence[str]) -> Any:
+        backend = self._backend
+        if backend is None:
+            raise Unimplemented(what=f"{cmd} before the backend is open", backend="none")
+        return asyncio.ensure_future(asyncio.to_thread(backend.debug, cmd, list(args)))
+
+    def _reload(self) -> None:
+        log.info("reload_requested")
+        self.reload()
+
+    def reload(self) -> None:
+        """Re-read the configuration; replaced by the main module, which knows its sources."""
+
+    def apply(self, config: Config) -> None:
+        """Take what a new configuration may change of a running daemon."""
+        if config.workers != self.config.workers and self._memory_of_old.pool_size is None:
+            self._executor.later(partial(self._pool.set_size, config.workers))
+        self.config = config
+        logging.setup(config.log.level)
+        context = self._executor.context
+        context.deadlines = _deadlines(config)
+        context.limits = _limits(config)
+        places = self._operations.places
+        self._operations.places = replace(places, hooks=config.hooks.directory)
+        self._memory.set_total(
+            self.state.host.memory_total,
+            host_reserve=config.memory.host_reserve,
+            overcommit=config.memory.overcommit,
+        )
+
+
+def _task(accepted: Accepted) -> TaskEntry:
+    return TaskEntry(
+        id=accepted.id,
+        vm=accepted.vm or "",
+        operation=accepted.operation,
+        object=accepted.object,
+        debug_info=accepted.debug_info or "",
+        created=accepted.created,
+        call=bytes(accepted.call),
+    )
+
+
+def _task_of(vm: str, intent: OpenIntent) -> TaskEntry:
+    """The task of a journal whose acceptance the task log has lost."""
+    begun = intent.begun
+    return TaskEntry(
+        id=intent.task or "",
+        vm=vm,
+        operation=begun.operation,
+        object=vm,
+        debug_info="",
+        created=begun.at,
+        call=b"null",
+    )
+
+
+def _deadlines(config: Config) -> Deadlines:
+    given = config.deadlines
+    return Deadlines(
+        short=given.short,
+        job=given.job,
+        hook=given.hook,
+        kill=given.kill,
+        grace=given.stuck_grace,
+    )
+
+
+def _limits(config: Config) -> Limits:
+    return Limits(
+        shutdown_ack=config.deadlines.shutdown_ack,
+        crash_window=config.crash_loop.window,
+        reboot_delay=config.reboot.delay,
+    )
+
+
+def _boot_id_of_kernel() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def _this_host(backend: str) -> HostStat:
+    """What can be said of the host before the backend is open."""
+    return HostStat(
+        cpu_count=os.cpu_count() or 1,
+        memory_total=0,
+        memory_free=0,
+        hypervisor=Hypervisor(name=backend, version="", capabilities=[]),
+        kernel=platform.release(),
+        hostname=platform.node(),
+    )

@@ -1,0 +1,45 @@
+"""Points at which a test has the daemon die: `MICRO_OP:before`, `journal:append`, `recovery:STEP`.
+
+Armed with DEBUG.trigger kill-at, or before a start with XENOPSD_KILL_AT=point,n.
+"""
+
+import os
+import signal
+import threading
+from collections.abc import Mapping
+
+from idl.errors import InvalidParameter
+
+VARIABLE = "XENOPSD_KILL_AT"
+
+
+class KillPoints:
+    """Counts passings of the armed point and, at the n-th, SIGKILLs this process."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._lock = threading.Lock()
+        self._point: str | None = None
+        self._left = 0
+        if VARIABLE in environ:
+            point, _, n = environ[VARIABLE].rpartition(",")
+            self.arm(point, n)
+
+    def arm(self, point: str, n: str) -> None:
+        """Die at the n-th passing of `point` from now. Raises InvalidParameter."""
+        if ":" not in point:
+            raise InvalidParameter(
+                name="point", reason=f"'{point}' is not MICRO_OP:before, MICRO_OP:after, …"
+            )
+        if not n.isdecimal() or int(n) < 1:
+            raise InvalidParameter(name="n", reason=f"'{n}' is not a number from 1")
+        with self._lock:
+            self._point, self._left = point, int(n)
+
+    def passing(self, point: str) -> None:
+        """Pass a point; perhaps the last thing this process does."""
+        if self._point is None or point != self._point:
+            return
+        with self._lock:
+            self._left -= 1
+            if self._left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)

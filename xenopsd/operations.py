@@ -1,0 +1,513 @@
+"""The beginning of every operation: from a request and the VM as it is now to a plan.
+
+Runs on the worker that leases the VM, so nothing about the VM changes meanwhile. What is a
+single durable record (adding, setting, importing) is written here; all else becomes micro-ops.
+"""
+
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+from msgspec import Raw
+from msgspec.structs import replace
+
+from backends.interface import Domain
+from idl import calls
+from idl.errors import (
+    AlreadyExists,
+    DoesNotExist,
+    HypervisorError,
+    Interrupted,
+    MetadataCorrupt,
+    NotEnoughMemory,
+    Unimplemented,
+    XenopsError,
+    from_object,
+)
+from idl.metadata import Metadata
+from idl.task import ErrorObject
+from idl.vm import PowerState
+from journal.intents import VmJournal
+from journal.records import Turned
+from xenopsd import configure, hooks, microop
+from xenopsd.claims import Claims
+from xenopsd.execution import Balance, Check, Execution, Recover, Run
+from xenopsd.executor import HOST_MEMORY, Executor
+from xenopsd.inventory import Entry
+from xenopsd.memory import Balloon, Memory, squeeze, stretch
+from xenopsd.microop import Hook, MicroOp
+from xenopsd.perform import Performer
+from xenopsd.plan import guest, lifecycle, planner
+from xenopsd.plan.plan import Plan, Segment, Snapshot, undo
+from xenopsd.reconcile import Facts, OpenPlan, Repair, Verdict, reconcile
+from xenopsd.record import VmExtra
+
+log = structlog.get_logger(__name__)
+
+_decode_plan = msgspec.json.Decoder(Plan).decode
+_decode_error = msgspec.json.Decoder(ErrorObject | None).decode
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where things of the daemon's own lie."""
+
+    images: Path
+    hooks: Path | None = None
+
+
+@dataclass(slots=True)
+class Operations:
+    """Begins operations. `journal` opens the journal of a VM that gets a record."""
+
+    executor: Executor
+    claims: Claims
+    memory: Memory
+    places: Places
+    journal: Callable[[str], VmJournal]
+    rebooted: bool = False
+    found: Mapping[str, Domain] = field(default_factory=dict)
+    unobservable: str | None = None
+    instance: str = "default"
+
+    def begin(self, execution: Execution, entry: Entry | None) -> Plan | None:
+        """What is to be carried out; None where it has been, or there is nothing to do.
+
+        Raises XenopsError, JournalUnwritable, StoreUnwritable: then nothing was touched.
+        """
+        request = execution.request
+        if isinstance(request, Balance):
+            self._balance(request, execution)
+            return None
+        if isinstance(request, calls.VmAdd):
+            execution.result = self._add(request, entry)
+            return None
+        if isinstance(request, calls.VmImportMetadata):
+            execution.result = self._import(request, entry)
+            return None
+        if isinstance(request, Check):
+            return self._check(entry)
+        if entry is None:
+            raise DoesNotExist(kind="VM", id=execution.vm)
+        if isinstance(request, Recover):
+            return self._recover(execution, entry)
+        if isinstance(request, calls.VmForget):
+            return self._forget(entry)
+        self._admit(request, entry)
+        if isinstance(request, calls.Queued):
+            return self._configure(request, execution, entry)
+        assert isinstance(request, calls.Operation)
+        return planner.plan(request, self._snapshot(entry))
+
+    # Records
+
+    def _add(self, call: calls.VmAdd, entry: Entry | None) -> str:
+        vm = configure.checked(call.vm)
+        self._performer.backend.vm.accepts(vm)
+        if entry is not None and not call.replace:
+            raise AlreadyExists(kind="VM", id=vm.id)
+        if entry is None:
+            self._create_record(Metadata(vm=vm))
+        elif entry.damaged or entry.meta is None:
+            self._repair_record(entry, Metadata(vm=vm))
+        else:
+            self._write(entry, replace(entry.metadata(), vm=vm))
+        return vm.id
+
+    def _import(self, call: calls.VmImportMetadata, entry: Entry | None) -> str:
+        meta = configure.imported(call.metadata)
+        self._performer.backend.vm.accepts(meta.vm)
+        if entry is None:
+            self._create_record(meta)
+        elif entry.damaged or entry.meta is None:
+            self._repair_record(entry, meta)
+        else:
+            configure.keeps_plugged(meta, entry.domain)
+            before = set(entry.objects())
+            self._write(entry, meta)
+            for kind, id in before - set(entry.objects()):
+                self.executor.context.updates.remove(kind, id)
+        return meta.vm.id
+
+    def _create_record(self, meta: Metadata) -> None:
+        id = meta.vm.id
+        context = self.executor.context
+        self.claims.take(id)
+        try:
+            context.store.write(id, "config", meta, durable=True)
+        except BaseException:
+            self.claims.give(id)
+            raise
+        entry = Entry(id, self.journal(id))
+        entry.meta = meta
+        context.inventory.put(entry)
+        self.executor.observed(entry, self._performer.backend.host.domain(id))
+        self._announce(entry)
+
+    def _repair_record(self, entry: Entry, meta: Metadata) -> None:
+        """A damaged record is replaced; the files that were damaged stay beside it."""
+        store = self.executor.context.store
+        store.write(entry.id, "config", meta, durable=True, repair=True)
+        if any(damage.path.name == "extra.json" for damage in entry.damaged):
+            store.write(entry.id, "extra", VmExtra(), durable=True, repair=True)
+        if any(damage.path.name == "journal" for damage in entry.damaged):
+            entry.journal.set_aside()
+        entry.damaged = ()
+        entry.attention = None
+        entry.meta = meta
+        self.executor.observed(entry, self._performer.backend.host.domain(entry.id))
+        self._announce(entry)
+
+    def _write(self, entry: Entry, meta: Metadata) -> None:
+        self.executor.context.store.write(entry.id, "config", meta, durable=True)
+        entry.meta = meta
+        extra = configure.live(entry.extra, meta.vm)
+        if extra != entry.extra:
+            entry.extra = extra
+            self.executor.save(entry)
+        self._announce(entry)
+
+    def _announce(self, entry: Entry) -> None:
+        entry.changed()
+        for kind, id in entry.objects():
+            self.executor.context.updates.touch(kind, id)
+
+    def _configure(  # one arm a call
+        self, call: calls.Queued[Any], execution: Execution, entry: Entry
+    ) -> Plan | None:
+        meta = entry.metadata()
+        plugged = _plugged(entry.domain)
+        match call:
+            case calls.VmSet():
+                vm = configure.changed(meta.vm, call.changes)
+                self._performer.backend.vm.accepts(vm)
+                self._write(entry, replace(meta, vm=vm))
+                execution.result = vm
+                return None
+            case calls.VmRemove():
+                return self._remove(call, entry, meta)
+            case calls.VbdAdd():
+                self._write(entry, configure.with_vbd(meta, call.vbd))
+                execution.result = call.vbd.id
+                return None
+            case calls.VifAdd():
+                self._write(entry, configure.with_vif(meta, call.vif))
+                execution.result = call.vif.id
+                return None
+            case calls.PciAdd():
+                self._needs_pci()
+                self._write(entry, configure.with_pci(meta, call.pci))
+                execution.result = call.pci.id
+                return None
+            case calls.VbdRemove():
+                configure.removable(call.id, "VBD", meta.vbds, plugged)
+                layer: list[MicroOp] = [microop.VmRemoveLayers(vbds=[call.id])]
+                return _finishing([*layer, microop.VmRemoveDevice(id=call.id)])
+            case calls.VifRemove():
+                configure.removable(call.id, "VIF", meta.vifs, plugged)
+                return _finishing([microop.VmRemoveDevice(id=call.id)])
+            case calls.PciRemove():
+                configure.removable(call.id, "PCI", meta.pcis, plugged)
+                return _finishing([microop.VmRemoveDevice(id=call.id)])
+            case _:
+                raise Unimplemented(what=call.method, backend=self._performer.backend.name)
+
+    def _needs_pci(self) -> None:
+        backend = self._performer.backend
+        if "pci" not in backend.features:
+            raise Unimplemented(what="pci", backend=backend.name)
+
+    def _remove(self, call: calls.VmRemove, entry: Entry, meta: Metadata) -> Plan:
+        snapshot = self._snapshot(entry)
+        snapshot.require(PowerState.HALTED, PowerState.SUSPENDED)
+        image = entry.extra.image
+        steps: list[MicroOp] = [microop.VmDropImage(image=image.path)] if image else []
+        steps += [microop.VmDestroy()]
+        if not call.keep_layers:
+            steps += [microop.VmRemoveLayers(vbds=[vbd.id for vbd in meta.vbds])]
+        return _finishing([*steps, microop.VmRemoveRecord()])
+
+    def _forget(self, entry: Entry) -> Plan | None:
+        if entry.meta is not None and not entry.damaged:
+            return _finishing([microop.VmRemoveRecord()])
+        # A record that cannot be read cannot be planned for: it goes as it is.
+        self.executor.context.store.remove(entry.id)
+        self.forgotten(entry)
+        return None
+
+    def forgotten(self, entry: Entry) -> None:
+        """The VM's record is gone: so is everything that was known by it."""
+        context = self.executor.context
+        objects = entry.objects()
+        context.inventory.drop(entry.id)
+        self.memory.release(entry.id)
+        self.claims.give(entry.id)
+        for kind, id in objects:
+            context.updates.remove(kind, id)
+
+    # Operations
+
+    def _admit(self, request: Any, entry: Entry) -> None:
+        if entry.damaged:
+            raise MetadataCorrupt(path=str(entry.damaged[0].path))
+        settles = isinstance(request, calls.VmDestroy | calls.VmAdopt) or (
+            isinstance(request, calls.VmShutdown) and request.timeout is None
+        )
+        records = isinstance(request, calls.Queued) and not isinstance(request, calls.VmRemove)
+        if entry.attention is not None and not settles and not records:
+            raise HypervisorError(
+                call=request.method,
+                reason=f"VM {entry.id} needs attention ({entry.attention.reason}); "
+                "settle it with VM.shutdown (hard), VM.destroy, VM.adopt or VM.forget",
+            )
+
+    def _snapshot(self, entry: Entry) -> Snapshot:
+        """The VM as it is now: looked at afresh."""
+        backend = self._performer.backend
+        domain = backend.host.domain(entry.id)
+        self.executor.observed(entry, domain)
+        return Snapshot(
+            meta=entry.metadata(),
+            extra=entry.extra,
+            domain=domain,
+            fresh=str(uuid.uuid4()),
+            image=str(self.places.images / f"{entry.id}.image"),
+            backend=backend.name,
+            features=backend.features,
+            hooks=self._hooks(),
+            limits=self.executor.context.limits,
+            now=time.time(),
+        )
+
+    def _hooks(self) -> dict[Hook, tuple[str, ...]]:
+        if self.places.hooks is None:
+            return {}
+        found = {
+            hook: tuple(str(script) for script in hooks.scripts(self.places.hooks, hook))
+            for hook in hooks.HOOKS
+        }
+        return {hook: paths for hook, paths in found.items() if paths}
+
+    def _check(self, entry: Entry | None) -> Plan | None:
+        if entry is None or entry.meta is None or entry.damaged:
+            return None
+        was_live = entry.power_state in (PowerState.RUNNING, PowerState.PAUSED)
+        snapshot = self._snapshot(entry)
+        if entry.attention is not None:
+            return None
+        if snapshot.domain is None and was_live:
+            log.warning("domain_lost", vm=entry.id)
+            return replace(_clear(snapshot), reason="lost")
+        plan = guest.check(snapshot)
+        domain = snapshot.domain
+        if not plan.segments and domain is not None and domain.stopped is not None:
+            # Its policy keeps it as it stopped, to be looked at.
+            entry.extra = replace(
+                entry.extra, preserved=domain.incarnation, reason=plan.reason or entry.extra.reason
+            )
+            self.executor.save(entry)
+            self._announce(entry)
+        return plan
+
+    # Recovery
+
+    def _recover(self, execution: Execution, entry: Entry) -> Plan | None:
+        """Bring the VM into a sensible state after a start of the daemon."""
+        killpoints = self.executor.context.killpoints
+        killpoints.passing("recovery:observe")
+        if self.unobservable is not None:
+            raise HypervisorError(call="domains", reason=self.unobservable)
+        intent = entry.journal.intent
+        if entry.meta is None or entry.damaged:
+            execution.error = MetadataCorrupt(path=str(entry.damaged[0].path))
+            return None
+        domain = self.found.get(entry.id)
+        self.executor.observed(entry, domain)
+        if domain is not None:
+            self.memory.set(entry.id, max(domain.memory_target, domain.memory_actual))
+        open_plan: OpenPlan | None = None
+        if intent is not None:
+            execution.interrupted = True
+            try:
+                open_plan = OpenPlan(
+                    plan=_decode_plan(intent.plan),
+                    direction=intent.direction,
+                    done=intent.done,
+                    intended=intent.intended is not None,
+                )
+                logged = _decode_error(intent.error)
+            except msgspec.MsgspecError as error:
+                self._doubt(execution, entry, f"its journal cannot be understood: {error}")
+                return None
+            if logged is not None:
+                execution.error = from_object(logged)
+                execution.failed_at = logged.data.get("micro_op")
+        leftovers = bool(self._performer.backend.host.leftovers(entry.id))
+        facts = Facts(entry.extra, domain, open_plan, leftovers, self.rebooted)
+        repair = reconcile(facts)
+        log.info("reconciled", vm=entry.id, verdict=str(repair.verdict), reason=repair.reason)
+        killpoints.passing("recovery:reconcile")
+        plan = self._repair(execution, entry, facts, repair)
+        killpoints.passing("recovery:repair")
+        return plan
+
+    def _repair(
+        self, execution: Execution, entry: Entry, facts: Facts, repair: Repair
+    ) -> Plan | None:
+        open_plan = facts.open
+        match repair.verdict:
+            case Verdict.DOUBT:
+                self._doubt(execution, entry, repair.reason)
+                return None
+            case Verdict.SETTLE:
+                self._settled(entry)
+                return None
+            case Verdict.CLEAR:
+                plan = replace(_clear(self._snapshot(entry)), reason=repair.reason)
+                if open_plan is not None:
+                    self._turn(execution, entry, plan)
+                    return None
+                return plan
+            case Verdict.TURN_BACK:
+                assert open_plan is not None
+                back = undo(open_plan.plan, open_plan.done, intended=open_plan.intended)
+                self._replay(entry, open_plan)
+                self._turn(execution, entry, back)
+                return None
+            case Verdict.CONTINUE:
+                assert open_plan is not None
+                self._replay(entry, open_plan)
+                execution.run = Run(
+                    open_plan.plan, direction=open_plan.direction, done=open_plan.done
+                )
+                return None
+
+    def _replay(self, entry: Entry, open_plan: OpenPlan) -> None:
+        """Take in what the steps that were done have changed of the running record."""
+        intent = entry.journal.intent
+        at = intent.begun.at if intent else time.time()
+        for step, segment in open_plan.plan.steps()[: open_plan.done]:
+            self._performer.replay(entry, step, segment.incarnation, at)
+        entry.changed()
+
+    def _turn(self, execution: Execution, entry: Entry, plan: Plan) -> None:
+        """Undo, or clear, what a cut operation has left; its task is `Interrupted`."""
+        if execution.error is None:
+            execution.error = Interrupted(task=execution.task_id, begun=True)
+        entry.journal.append(
+            Turned(
+                direction="back",
+                task=execution.task.id if execution.task else None,
+                plan=Raw(_encode(plan)),
+                error=Raw(_encode(execution.error.error_object())),
+            ),
+            durable=self.executor.context.always_fsync,
+        )
+        execution.run = Run(plan, direction="back")
+
+    def _doubt(self, execution: Execution, entry: Entry, reason: str) -> None:
+        """Touch nothing; the journal is kept aside, for whoever looks."""
+        if entry.journal.intent is not None:
+            execution.error = Interrupted(
+                task=execution.task_id, begun=True, recovered_to="unknown: it needs attention"
+            )
+            entry.journal.set_aside()
+        self.executor.doubt(entry, reason)
+
+    def _settled(self, entry: Entry) -> None:
+        domain = entry.domain
+        if domain is not None and entry.extra.incarnation is None:
+            # Ours by its mark, though its record was lost: it runs, and is ours again.
+            entry.extra = replace(
+                entry.extra, incarnation=domain.incarnation, running=entry.metadata().vm
+            )
+        self.executor.settle(entry, None)
+
+    # Memory
+
+    def reserve(self, vm: str, minimum: int, maximum: int) -> int | None:
+        """Bytes granted of the range; None while others are being squeezed for it.
+
+        Raises NotEnoughMemory.
+        """
+        granted = self.memory.reserve(vm, minimum, maximum)
+        if granted is not None:
+            return granted
+        free = self.memory.free
+        targets = squeeze(minimum - free, self._balloons(except_for=vm))
+        if targets is None:
+            spare = sum(b.target - b.minimum for b in self._balloons(except_for=vm).values())
+            raise NotEnoughMemory(needed=minimum, free=free + max(0, spare))
+        self._send(targets)
+        return None
+
+    def release(self, vm: str) -> None:
+        """A domain is gone: what it had may go back to those that were squeezed."""
+        self.memory.release(vm)
+        balloons = self._balloons(except_for=vm)
+        if any(b.target < b.maximum for b in balloons.values()):
+            targets = stretch(self.memory.free, balloons)
+            if targets:
+                self._send(targets)
+
+    def _send(self, targets: dict[str, int]) -> None:
+        self.executor.enqueue(Execution(Balance(targets), HOST_MEMORY))
+
+    def _balloons(self, *, except_for: str) -> dict[str, Balloon]:
+        """VMs that may be ballooned now: running, with nothing going on."""
+        if "balloon" not in self._performer.backend.features:
+            return {}
+        found: dict[str, Balloon] = {}
+        for entry in self.executor.context.inventory:
+            domain, running = entry.domain, entry.extra.running
+            idle = entry.running is None and entry.attention is None
+            if entry.id == except_for or domain is None or running is None or not idle:
+                continue
+            if domain.paused or domain.stopped or domain.uncooperative_balloon:
+                continue
+            vm = entry.meta.vm if entry.meta else running
+            found[entry.id] = Balloon(
+                domain.memory_target, vm.memory_dynamic_min, vm.memory_dynamic_max
+            )
+        return found
+
+    def _balance(self, request: Balance, execution: Execution) -> None:
+        """Set balloon targets, past the VMs' queues: two starts would wait on each other."""
+        for id, target in request.targets.items():
+            entry = self.executor.context.inventory.get(id)
+            if entry is None or entry.running is not None or entry.meta is None:
+                continue
+            try:
+                self.executor.balloon(execution, entry, target)
+            except XenopsError as error:
+                log.warning("balloon_failed", vm=id, target=target, error=str(error))
+
+    @property
+    def _performer(self) -> Performer:
+        performer = self.executor.performer
+        assert performer is not None
+        return performer
+
+
+def _plugged(domain: Domain | None) -> set[str]:
+    return set() if domain is None else {*domain.vbds, *domain.vifs, *domain.pcis}
+
+
+def _finishing(steps: list[MicroOp]) -> Plan:
+    return Plan(segments=[Segment(finish=True, steps=steps)])
+
+
+def _clear(snapshot: Snapshot) -> Plan:
+    """Remove what is left of a domain; of an image that was spent, the record too."""
+    image = snapshot.extra.image
+    drop: list[MicroOp] = []
+    if image is not None and image.spent:
+        drop = [microop.VmDropImage(image=image.path)]
+    down = lifecycle.tear_down(snapshot)
+    return Plan(segments=[replace(down, steps=[*down.steps, *drop])])
