@@ -187,8 +187,14 @@ class VmCalls(Protocol):
     def resume_saved(self, call: Call, vm: Vm) -> None:
         """Undo `save`: the stopped domain runs on where it was; the image is no longer true."""
 
-    def check_image(self, image: Path) -> None:
-        """Raises ImageInvalid unless it is complete and undamaged."""
+    def check_image(self, call: Call, vm: Vm, image: Path) -> None:
+        """Raises ImageInvalid unless it is this VM's, complete and undamaged."""
+
+    def drop_image(self, call: Call, vm: Vm, image: Path) -> None:
+        """Remove an image, and what a save that was cut left of it; nothing when there is none.
+
+        What is no image is let be.
+        """
 
     def restore(self, call: Call, vm: Vm, image: Path) -> None:
         """Fill a created domain from the image; it stays paused."""
@@ -203,7 +209,8 @@ class VmCalls(Protocol):
         """Replace the guest-visible pairs."""
 
     def remove(self, call: Call, vm: VmId, vbds: Sequence[Vbd]) -> None:
-        """Drop every layer of a halted VM's VBDs; nothing where there is none."""
+        """Drop every layer of these VBDs, which are in no domain; with the VM halted, also what
+        else is kept of it. Nothing where there is none."""
 
 
 class VbdCalls(Protocol):

@@ -229,8 +229,8 @@ class Operations:
         image = entry.extra.image
         steps: list[MicroOp] = [microop.VmDropImage(image=image.path)] if image else []
         steps += [microop.VmDestroy()]
-        if not call.keep_layers:
-            steps += [microop.VmRemoveLayers(vbds=[vbd.id for vbd in meta.vbds])]
+        layers = [] if call.keep_layers else [vbd.id for vbd in meta.vbds]
+        steps += [microop.VmRemoveLayers(vbds=layers)]
         return _finishing([*steps, microop.VmRemoveRecord()])
 
     def _forget(self, entry: Entry) -> Plan | None:

@@ -121,7 +121,7 @@ class Performer:
             case microop.VmResumeSaved():
                 backend.vm.resume_saved(call, vm)
             case microop.VmCheckImage(image=image):
-                backend.vm.check_image(Path(image))
+                backend.vm.check_image(call, vm, Path(image))
             case microop.VmRestore(image=image):
                 backend.vm.restore(call, vm, Path(image))
             case microop.VmCommitImage() | microop.VmSpendImage() | microop.VmUnspendImage():
@@ -130,7 +130,7 @@ class Performer:
                 # Forgotten before it is removed: a record of an image that is gone would be
                 # a suspended VM that cannot be resumed.
                 self._write_extra(entry, op, call)
-                Path(image).unlink(missing_ok=True)
+                backend.vm.drop_image(call, vm, Path(image))
             case microop.VmSetVcpus(vcpus=vcpus):
                 backend.vm.set_vcpus(call, vm, vcpus)
             case microop.VmSetMemory(target=target):

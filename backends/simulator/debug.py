@@ -25,6 +25,8 @@ MICRO_OPS = frozenset(
         "vm_await_shutdown",
         "vm_save",
         "vm_resume_saved",
+        "vm_check_image",
+        "vm_drop_image",
         "vm_restore",
         "vm_set_vcpus",
         "vm_set_memory",

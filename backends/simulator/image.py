@@ -84,7 +84,7 @@ def require_writable(path: Path) -> None:
 
 def write(path: Path, record: Record) -> None:
     """Write the image, complete and durable when this returns. Raises ImageInvalid."""
-    partial = path.with_name(f"{path.name}.partial")
+    partial = _partial(path)
     try:
         with partial.open("wb") as file:
             file.write(encode(record))
@@ -95,6 +95,20 @@ def write(path: Path, record: Record) -> None:
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise ImageInvalid(path=str(path), reason=error.strerror or str(error)) from error
+
+
+def drop(path: Path) -> None:
+    """Remove an image and what a cut save left beside it; what is no image is let be."""
+    _partial(path).unlink(missing_ok=True)
+    try:
+        require_writable(path)
+    except ImageInvalid:
+        return
+    path.unlink(missing_ok=True)
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f"{path.name}.partial")
 
 
 def _sync_directory(path: Path) -> None:

@@ -179,14 +179,17 @@ class VmOps(MicroOps):
 
         self.machine.change(call, vm.id, edit)
 
-    def check_image(self, image: Path) -> None:
-        images.read(image)
+    @micro_op
+    def check_image(self, call: Call, vm: Vm, image: Path) -> None:  # noqa: ARG002  # no domain's
+        _image_of(vm, image)
+
+    @micro_op
+    def drop_image(self, call: Call, vm: Vm, image: Path) -> None:  # noqa: ARG002  # no domain's
+        images.drop(image)
 
     @micro_op
     def restore(self, call: Call, vm: Vm, image: Path) -> None:
-        saved = images.read(image)
-        if saved.vm != vm.id:
-            raise ImageInvalid(path=str(image), reason=f"it is of VM {saved.vm}")
+        saved = _image_of(vm, image)
 
         def edit(record: Record) -> Record:
             guest.require_live(record, vm.id)
@@ -234,6 +237,13 @@ class VmOps(MicroOps):
             if held.record is None:
                 held.unlink()
                 machine.ledger.forget(vm)
+
+
+def _image_of(vm: Vm, image: Path) -> Record:
+    saved = images.read(image)
+    if saved.vm != vm.id:
+        raise ImageInvalid(path=str(image), reason=f"it is of VM {saved.vm}")
+    return saved
 
 
 def _require_ready(record: Record, vm: Vm) -> None:

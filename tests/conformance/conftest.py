@@ -85,6 +85,12 @@ class Subject:
     def done(self, carry_out: Callable[[], Waiting | None]) -> None:
         eventually(lambda: carry_out() is None)
 
+    def check_image(self, image: Path) -> None:
+        self.backend.vm.check_image(self.call("vm_check_image"), self.vm, image)
+
+    def drop_image(self, image: Path) -> None:
+        self.backend.vm.drop_image(self.call("vm_drop_image"), self.vm, image)
+
     @property
     def domain(self) -> Domain | None:
         return self.backend.host.domain(self.vm.id)

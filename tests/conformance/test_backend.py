@@ -660,7 +660,7 @@ def test_a_saved_guest_has_stopped_and_its_image_is_whole(subject, needs, tmp_pa
     subject.save(image)
     assert subject.alive.stopped == "suspend"
     assert subject.await_shutdown() is None
-    subject.backend.vm.check_image(image)
+    subject.check_image(image)
 
 
 def test_saving_again_ends_in_the_same(subject, needs, tmp_path):
@@ -670,7 +670,7 @@ def test_saving_again_ends_in_the_same(subject, needs, tmp_path):
     subject.save(image)
     subject.save(image)
     assert subject.alive.stopped == "suspend"
-    subject.backend.vm.check_image(image)
+    subject.check_image(image)
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["image"]
 
 
@@ -681,7 +681,7 @@ def test_a_suspended_guest_leaves_nothing_that_destroy_clears(subject, guests, n
     subject.destroy()
     assert subject.domain is None
     assert subject.leftovers == []
-    subject.backend.vm.check_image(tmp_path / "image")
+    subject.check_image(tmp_path / "image")
     subject.remove(guests.volatile(subject.vm, "tmp", 1))
 
 
@@ -731,7 +731,7 @@ def test_a_resume_that_was_given_up_can_be_repeated(subject, guests, needs, tmp_
     given_up.restore(image)
     given_up.destroy()
     assert given_up.leftovers == []
-    subject.backend.vm.check_image(image)
+    subject.check_image(image)
     later = subject.again()
     later.create()
     for vbd in (*later.boot, volatile):
@@ -775,7 +775,7 @@ def test_a_damaged_image_is_refused(subject, needs, tmp_path, damage):
     subject.destroy()
     image.write_bytes(damage(image.read_bytes()))
     with pytest.raises(ImageInvalid) as refused:
-        subject.backend.vm.check_image(image)
+        subject.check_image(image)
     assert refused.value.path == str(image)
     later = subject.again()
     later.create()
@@ -783,10 +783,29 @@ def test_a_damaged_image_is_refused(subject, needs, tmp_path, damage):
         later.restore(image)
 
 
-def test_an_image_that_is_not_there_is_refused(backend, needs, tmp_path):
+def test_an_image_that_is_not_there_is_refused(subject, needs, tmp_path):
     needs("suspend")
     with pytest.raises(ImageInvalid):
-        backend.vm.check_image(tmp_path / "nothing")
+        subject.check_image(tmp_path / "nothing")
+
+
+def test_a_dropped_image_is_gone(subject, needs, tmp_path):
+    needs("suspend")
+    image = tmp_path / "image"
+    subject.started()
+    subject.save(image)
+    subject.destroy()
+    for _ in range(2):
+        subject.drop_image(image)
+        assert list(tmp_path.iterdir()) == [path for path in tmp_path.iterdir() if path.is_dir()]
+
+
+def test_what_is_no_image_is_not_dropped(subject, needs, tmp_path):
+    needs("suspend")
+    precious = tmp_path / "precious"
+    precious.write_text("not an image")
+    subject.drop_image(precious)
+    assert precious.read_text() == "not an image"
 
 
 def test_what_is_no_image_is_not_overwritten(subject, needs, tmp_path):
