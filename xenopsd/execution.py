@@ -18,7 +18,7 @@ from idl import calls
 from idl.calls import Call as WireCall
 from idl.errors import Cancelled, DeadlineExceeded, XenopsError
 from idl.ids import VmId
-from xenopsd.microop import MicroOp, name
+from xenopsd.microop import WEIGHTS, MicroOp, name
 from xenopsd.plan.plan import Plan, Segment
 from xenopsd.queues import Lease
 from xenopsd.tasks import TaskEntry
@@ -92,9 +92,11 @@ class Run:
     job: Job | None = None
     skipped: bool = False
     steps: list[tuple[MicroOp, Segment]] = field(init=False)
+    weights: list[int] = field(init=False)
 
     def __post_init__(self) -> None:
         self.steps = self.plan.steps()
+        self.weights = [WEIGHTS.get(type(op), 1) for op, _ in self.steps]
 
     @property
     def over(self) -> bool:

@@ -47,7 +47,7 @@ from xenopsd.inventory import Entry, Inventory
 from xenopsd.killpoints import KillPoints
 from xenopsd.memory import Memory
 from xenopsd.metrics import Ending, Metrics
-from xenopsd.microop import DURABLE, JOBS, WEIGHTS, MicroOp
+from xenopsd.microop import DURABLE, JOBS, MicroOp
 from xenopsd.perform import Performer
 from xenopsd.plan.plan import Limits, Plan, rest, undo
 from xenopsd.queues import Again, Lease, Outcome, Parked
@@ -789,7 +789,7 @@ class Executor:
         task = execution.task
         if task is None or run.direction != "forward" or execution.error is not None:
             return
-        weights = [WEIGHTS.get(type(op), 1) for op, _ in run.steps]
+        weights = run.weights
         total = sum(weights) or 1
         part = weights[run.done] * fraction if not run.over else 0.0
         reached = (sum(weights[: run.done]) + part) / total

@@ -268,6 +268,18 @@ class FaultyDisk:
         entries[target.name] = node
         parent.change(entries)
 
+    def exchange(self, one: Path, other: Path) -> bool:
+        assert one.parent == other.parent, "swapping is in one step within one directory only"
+        if not self.exists(one) or not self.exists(other):
+            return False
+        self.step()
+        self.refuse("rename")
+        parent = self.directory(one.parent)
+        entries = parent.entries
+        entries[one.name], entries[other.name] = entries[other.name], entries[one.name]
+        parent.change(entries)
+        return True
+
     def link(self, source: Path, target: Path) -> None:
         node = self.file(source)
         if self.exists(target):
