@@ -24,7 +24,7 @@ from idl.calls import CALLS, Call, Debug, Read, RpcDiscover, UpdatesSubscribe
 from idl.errors import InternalError, InvalidRequest, MethodNotFound, ParseError, XenopsError
 from xenopsd.rpc.access import Rule
 from xenopsd.rpc.answers import Answer, Pending, internal_error, refusal
-from xenopsd.rpc.envelope import NULL, NestedTooDeeply, complaint, needs_structure, parsed, read
+from xenopsd.rpc.envelope import NULL, complaint, is_fatal, needs_structure, parsed, read
 from xenopsd.rpc.limits import DEFAULT, Limits, Usage
 from xenopsd.rpc.params import Reader
 from xenopsd.rpc.service import Caller, Service
@@ -113,10 +113,10 @@ class Dispatcher:
         data = response["error"].get("data")
         if isinstance(data, XenopsError):
             id = NULL if isinstance(data, ParseError) else response["id"]
-            return refusal(id, data, fatal=isinstance(data, NestedTooDeeply))
+            return refusal(id, data, fatal=is_fatal(data))
         # The library's own words: of a message that `_deserialize` did not take.
         id, error = complaint(message, self._limits)
-        return refusal(id, error, fatal=isinstance(error, NestedTooDeeply))
+        return refusal(id, error, fatal=is_fatal(error))
 
 
 def _valid_already(request: Any) -> Any:

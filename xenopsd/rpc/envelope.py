@@ -10,11 +10,12 @@ from typing import Any, Literal
 import msgspec
 from msgspec import UNSET, DecodeError, Raw, Struct, UnsetType, ValidationError
 
-from idl.errors import InvalidRequest, ParseError, ProtocolError
+from idl.errors import InvalidRequest, ParseError, ProtocolError, XenopsError
 from xenopsd.rpc.limits import Limits
 
 NULL = b"null"
 MEMBERS = ("jsonrpc", "method", "params", "id", "traceparent")
+_TOO_DEEP = "it is nested too deeply"
 _SMALL_ID = 18  # digits that every decoder takes
 
 
@@ -38,22 +39,20 @@ _ID = msgspec.json.Decoder(str | int | float | None)
 _MEMBERS = msgspec.json.Decoder(list[Raw])
 
 
-class NestedTooDeeply(ParseError):
-    """What makes a connection not worth keeping."""
-
-    def __init__(self) -> None:
-        super().__init__(reason="it is nested too deeply")
+def is_fatal(error: XenopsError) -> bool:
+    """Whether the connection is closed after this error: that of a message nested too deeply."""
+    return isinstance(error, ParseError) and error.reason == _TOO_DEEP
 
 
 def parsed(message: bytes | Raw) -> Any:
     """The message as plain values.
 
-    Raises: ParseError (NestedTooDeeply) with the reason.
+    Raises: ParseError with the reason.
     """
     try:
         return msgspec.json.decode(message)
     except RecursionError:
-        raise NestedTooDeeply from None
+        raise ParseError(reason=_TOO_DEEP) from None
     except UnicodeDecodeError:
         raise ParseError(reason="it has text that is not UTF-8") from None
     except DecodeError as exc:

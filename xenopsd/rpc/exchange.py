@@ -14,7 +14,7 @@ from msgspec import Raw
 from idl.errors import ProtocolError, TooManyRequests
 from xenopsd.rpc.answers import Answer, Pending, encoded, refusal, settled
 from xenopsd.rpc.dispatch import Context, Dispatcher
-from xenopsd.rpc.envelope import NULL, NestedTooDeeply, identity, members
+from xenopsd.rpc.envelope import NULL, identity, is_fatal, members
 from xenopsd.rpc.limits import Limits, Usage
 
 #: Told once of every message: its answer on one line (None: there is none), and whether the
@@ -130,8 +130,7 @@ class Exchange:
         try:
             found = members(message, self._limits)
         except ProtocolError as exc:
-            fatal = isinstance(exc, NestedTooDeeply)
-            answered(encoded(refusal(NULL, exc)), fatal)
+            answered(encoded(refusal(NULL, exc)), is_fatal(exc))
             return
         self._batch = _Batch(context, deque(found), len(found), answered)
         self.step()
