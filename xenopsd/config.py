@@ -26,7 +26,7 @@ Origin: TypeAlias = Literal["command line", "environment", "file", "default"]
 
 PREFIX = "XENOPSD_"
 #: Variables of that prefix that are no keys: read at start, before or beside the config.
-RESERVED = frozenset({"XENOPSD_CONFIG", "XENOPSD_KILL_AT"})
+RESERVED = frozenset({"XENOPSD_CONFIG", "XENOPSD_KILL_AT", "XENOPSD_KILL_TRACE"})
 
 
 class ConfigError(Exception):

@@ -1,6 +1,8 @@
 """Points at which a test has the daemon die: `MICRO_OP:before`, `journal:append`, `recovery:STEP`.
 
-Armed with DEBUG.trigger kill-at, or before a start with XENOPSD_KILL_AT=point,n.
+Armed with DEBUG.trigger kill-at, or before a start with XENOPSD_KILL_AT=point,n. Which points
+an operation passes is found by running it once with XENOPSD_KILL_TRACE=FILE: each point passed
+is appended to the file, a line each.
 """
 
 import os
@@ -11,6 +13,7 @@ from collections.abc import Mapping
 from idl.errors import InvalidParameter
 
 VARIABLE = "XENOPSD_KILL_AT"
+TRACE = "XENOPSD_KILL_TRACE"
 
 
 class KillPoints:
@@ -20,6 +23,10 @@ class KillPoints:
         self._lock = threading.Lock()
         self._point: str | None = None
         self._left = 0
+        self._trace: int | None = None
+        if TRACE in environ:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+            self._trace = os.open(environ[TRACE], flags, 0o600)
         if VARIABLE in environ:
             point, _, n = environ[VARIABLE].rpartition(",")
             self.arm(point, n)
@@ -37,6 +44,8 @@ class KillPoints:
 
     def passing(self, point: str) -> None:
         """Pass a point; perhaps the last thing this process does."""
+        if self._trace is not None:
+            os.write(self._trace, f"{point}\n".encode())
         if self._point is None or point != self._point:
             return
         with self._lock:
