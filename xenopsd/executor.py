@@ -701,16 +701,23 @@ class Executor:
     def _finish(self, execution: Execution, entry: Entry | None) -> None:
         """Answer, cross out the journal, tell: in this order. The queue is released after."""
         task = execution.task.id if execution.task else None
+        if entry is not None:
+            self._leave(execution, entry)
         logged = self.answer(execution)
         if entry is not None:
-            if execution in entry.operations:
-                entry.operations.remove(execution)
             if execution.run is not None and logged:
                 self.cross_out(entry)
-            entry.running = None
-            entry.rebooting = False
             self._touch(entry)
         self._after(execution, task)
+
+    def _leave(self, execution: Execution, entry: Entry) -> None:
+        """Before the answer: who reads after it does not find the operation still there."""
+        if execution in entry.operations:
+            entry.operations.remove(execution)
+        if execution.begun_at:  # else what shows is the operation before it
+            entry.running = None
+            entry.rebooting = False
+        entry.changed()
 
     def cross_out(self, entry: Entry) -> None:
         """The operation has ended and was answered: nothing is open any more."""

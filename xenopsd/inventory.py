@@ -5,6 +5,7 @@ the event loop reads them without a lock and caches the JSON until `version` mov
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import count
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -25,6 +26,10 @@ from xenopsd.record import VmExtra, pending, power_state
 
 if TYPE_CHECKING:
     from xenopsd.execution import Execution
+
+
+#: No version is ever given twice, whichever threads change an entry at once.
+_versions = count(1)
 
 
 class Entry:
@@ -75,7 +80,7 @@ class Entry:
 
     def changed(self) -> None:
         """What was cached of it is no longer true."""
-        self.version += 1
+        self.version = next(_versions)
 
     def metadata(self) -> Metadata:
         """The configuration. Raises MetadataCorrupt, DoesNotExist."""
