@@ -1,0 +1,80 @@
+"""The real daemon over its real socket, as an outsider meets it.
+
+One daemon serves all tests that need nothing special of it; each test has VMs of its own there.
+XENOPSD_TEST_WORKERS is the size of its worker pool: with 1 everything here must pass as well.
+"""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from rigs.daemon import DaemonProcess
+from rigs.lab import Lab
+
+WORKERS = os.environ.get("XENOPSD_TEST_WORKERS", "4")
+
+#: A daemon of a test's own: its configuration beyond the size of the pool, and arguments.
+Start = Callable[..., Lab]
+
+
+def configured(directory: Path, config: str, *arguments: str) -> DaemonProcess:
+    """A daemon with this configuration (TOML; a `workers` in it wins), not started."""
+    directory.mkdir(parents=True, exist_ok=True)
+    file = directory / "config.toml"
+    workers = "" if config.lstrip().startswith("workers") else f"workers = {WORKERS}\n"
+    file.write_text(workers + config)
+    return DaemonProcess(directory, "--config", str(file), *arguments)
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """Short, since the path of a socket may not be long."""
+    with tempfile.TemporaryDirectory(prefix="xenopsd-") as name:
+        yield Path(name)
+
+
+@pytest.fixture(scope="session")
+def shared_daemon() -> Iterator[DaemonProcess]:
+    """Serves many tests, and is never restarted."""
+    with tempfile.TemporaryDirectory(prefix="xenopsd-") as name:
+        daemon = configured(Path(name), "").start()
+        daemon.recovered()
+        try:
+            yield daemon
+        finally:
+            daemon.kill()
+
+
+@pytest.fixture
+def lab(shared_daemon: DaemonProcess) -> Iterator[Lab]:
+    """The shared daemon; the test's VMs are removed at its end, and leave nothing."""
+    found = Lab(shared_daemon)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def start(directory: Path) -> Iterator[Start]:
+    """Starts a daemon of the test's own."""
+    with ExitStack() as stack:
+
+        def started(config: str = "", *arguments: str, name: str = "d") -> Lab:
+            daemon = configured(directory / name, config, *arguments)
+            stack.callback(daemon.kill)
+            daemon.start()
+            daemon.recovered()
+            found = Lab(daemon)
+            stack.callback(found.client.close)
+            return found
+
+        yield started
+
+
+@pytest.fixture(scope="session")
+def pool_size() -> int:
+    """How many workers the shared daemon has."""
+    return int(WORKERS)
