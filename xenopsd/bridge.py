@@ -25,6 +25,13 @@ class Bridge:
             except RuntimeError:  # the loop is closed: nobody waits any more
                 self._calls.clear()
 
+    def later(self, seconds: float, call: Callable[[], None]) -> None:
+        """Have `call` run on the loop after so long."""
+        self.post(lambda: self._arm(seconds, call))
+
+    def _arm(self, seconds: float, call: Callable[[], None]) -> None:
+        self._loop.call_later(seconds, call)
+
     def _drain(self) -> None:
         self._awake = False
         while self._calls:

@@ -13,7 +13,7 @@ import platform
 import signal
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -69,6 +69,10 @@ from xenopsd.updates import Updates
 from xenopsd.workers import WorkerPool
 
 log = structlog.get_logger(__name__)
+
+#: Seconds between looks at the host, and between attempts to reach it.
+OBSERVE = 10.0
+RETRY = 2.0
 
 KINDS: dict[str, Kind[Any]] = {
     "config": Kind(Metadata, version=1),
@@ -194,6 +198,10 @@ class Daemon:
         self.epoch = fresh_epoch()
         self._recovering_lock = threading.Lock()
         self._found: dict[str, Domain] = {}
+        self._ending = threading.Event()
+        self._rebooted = False
+        #: `auto_start` VMs of this boot that are being started.
+        self._starting = 0
         self._backend: Backend | None = None
         self._build()
 
@@ -346,6 +354,7 @@ class Daemon:
     async def _stop(self) -> None:
         """No new work; running micro-ops get `deadlines.drain`; every VM stays as it is."""
         log.info("stopping", epoch=self.epoch)
+        self._ending.set()
         self._notifier.tell("STOPPING=1")
         drain = self.config.deadlines.drain
         await asyncio.to_thread(self._pool.stop, drain)
@@ -464,33 +473,42 @@ class Daemon:
         self._pool.push(entry.id, execution, limited=False)
 
     def _recover(self) -> None:
-        """In a thread of its own: open the backend, look at the host, then let queues go."""
-        try:
-            backend = self._open_backend()
-        except XenopsError as error:
-            log.error("backend_unreachable", backend=self._backend_name, error=str(error))
-            self._bridge.post(partial(self._unreachable, str(error)))
-            return
-        self._backend = backend
+        """In a thread of its own: open the backend, look at the host, then let queues go.
+
+        As long as the backend cannot be reached, reads answer and operations wait.
+        """
+        while not self._ending.is_set():
+            try:
+                self._take_over(self._open_backend())
+            except XenopsError as error:
+                log.error("backend_unreachable", backend=self._backend_name, error=str(error))
+                self._bridge.post(partial(self._unreachable, str(error)))
+                self._ending.wait(RETRY)
+            else:
+                return
+
+    def _take_over(self, backend: Backend) -> None:
         boot = backend.host.boot_id()
-        old = self._memory_of_old
-        self._operations.rebooted = old.boot not in (None, boot)
+        self._rebooted = self._memory_of_old.boot not in (None, boot)
         host = backend.host.stat()
         self._memory.set_total(
             host.memory_total,
             host_reserve=self.config.memory.host_reserve,
             overcommit=self.config.memory.overcommit,
         )
-        self._take_stock(backend)
+        # Before the host is looked at: what happens between is looked at again.
+        backend.watch(self._executor.check)
+        self._backend = backend
+        self._take_stock(backend.host.domains())
         self._killpoints.passing("recovery:stock")
-        self._remember(boot=boot, kernel_boot=self._kernel_boot)
         self._operations.found = self._found
         self._executor.performer = self._performer(backend, boot)
-        backend.watch(self._executor.check)
         self._bridge.post(partial(self._opened, backend, host))
         for queue in self._pool.snapshots():
             self._pool.wake(queue.key)
-        start("metrics", self._sample, backend)
+        if not len(self._inventory):
+            self._all_settled()
+        start("observer", self._observe, backend)
 
     def _open_backend(self) -> Backend:
         options = configuration.section(self.config, self._backend_name, self._plugin.options)
@@ -503,17 +521,19 @@ class Daemon:
             )
         )
 
-    def _take_stock(self, backend: Backend) -> None:
+    def _take_stock(self, domains: Sequence[Domain]) -> None:
         """What exists: ours by mark and record, all else foreign."""
         foreign: list[ForeignDomain] = []
-        for domain in backend.host.domains():
+        found: dict[str, Domain] = {}
+        for domain in domains:
             ours = domain.instance == self.config.instance and domain.vm is not None
             if ours and domain.vm is not None and self._inventory.get(domain.vm) is not None:
-                self._found[domain.vm] = domain
+                found[domain.vm] = domain
                 continue
             why = "no record of this instance has it" if ours else "it bears no mark of this one"
             foreign.append(ForeignDomain(id=domain.id, name=domain.name, why=why))
         self.state.foreign = foreign
+        self._found = found
 
     def _performer(self, backend: Backend, boot: str) -> Performer:
         return Performer(
@@ -547,18 +567,25 @@ class Daemon:
                 entry.changed()
                 self._updates.touch("vm", entry.id)
 
-    def _sample(self, backend: Backend) -> None:
-        """Counters of running VMs, every few seconds: VM.metrics answers from here."""
-        stop = self._sampling = threading.Event()
-        while not stop.wait(5.0):
-            sampled: dict[str, VmMetrics] = {}
+    def _observe(self, backend: Backend) -> None:
+        """Every few seconds: counters of running VMs, and a look for what no event told of."""
+        while not self._ending.wait(OBSERVE):
+            try:
+                self._take_stock(backend.host.domains())
+            except XenopsError as error:
+                log.warning("host_not_observed", error=str(error))
+                continue
             for entry in self._inventory:
-                if entry.domain is not None:
-                    try:
-                        sampled[entry.id] = backend.host.metrics(entry.id)
-                    except XenopsError as error:
-                        log.debug("metrics_missing", vm=entry.id, error=str(error))
-            self.state.vm_metrics = sampled
+                if entry.running is None and _differs(entry.domain, self._found.get(entry.id)):
+                    self._executor.check(entry.id)
+            self.state.vm_metrics = dict(self._sample(backend))
+
+    def _sample(self, backend: Backend) -> Iterator[tuple[str, VmMetrics]]:
+        for id in self._found:
+            try:
+                yield id, backend.host.metrics(id)
+            except XenopsError as error:
+                log.debug("metrics_missing", vm=id, error=str(error))
 
     # Operations begin and end
 
@@ -568,31 +595,55 @@ class Daemon:
     def _after(self, execution: Execution, task: str | None) -> None:
         """After each operation, from the thread that ended it."""
         self.state.ended(execution, task)
+        if execution.with_host:
+            self._started_with_host()
         if not isinstance(execution.request, Recover) or not execution.vm:
             return
         self._killpoints.passing("recovery:ended")
         entry = self._inventory.get(execution.vm)
         if entry is not None and entry.domain is not None and entry.domain.stopped is not None:
             self._executor.check(entry.id)
-        if entry is not None:
-            self._start_with_host(entry)
+        starts = entry is not None and self._start_with_host(entry)
         with self._recovering_lock:
             self.state.recovering -= 1
-            left = self.state.recovering
+            self._starting += 1 if starts else 0
+            left, starting = self.state.recovering, self._starting
         if left == 0:
             self._updates.touch("host", HOST_ID)
             self._notifier.tell(f"STATUS={len(self._inventory)} VMs")
             log.info("recovered", vms=len(self._inventory))
+            if starting == 0:
+                self._all_settled()
 
-    def _start_with_host(self, entry: Entry) -> None:
-        """After a restart of the host, `auto_start` VMs start."""
-        wanted = entry.meta is not None and entry.meta.vm.auto_start
+    def _start_with_host(self, entry: Entry) -> bool:
+        """After a restart of the host, an `auto_start` VM starts; whether this one does."""
+        performer = self._executor.performer
+        if not self._rebooted or performer is None or entry.meta is None:
+            return False
         halted = entry.power_state is PowerState.HALTED and entry.attention is None
-        if self._operations.rebooted and wanted and halted:
-            execution = Execution(VmStart(id=entry.id), entry.id)
-            self.state.accept(execution)
-            entry.operations.append(execution)
-            self._executor.enqueue(execution)
+        # Started in this boot already: somebody has stopped it since.
+        known = entry.extra.boot == performer.boot
+        if known or not halted or not entry.meta.vm.auto_start:
+            return False
+        execution = Execution(VmStart(id=entry.id), entry.id)
+        execution.with_host = True
+        self.state.accept(execution)
+        entry.operations.append(execution)
+        self._executor.enqueue(execution)
+        return True
+
+    def _started_with_host(self) -> None:
+        with self._recovering_lock:
+            self._starting -= 1
+            settled = self._starting == 0 and self.state.recovering == 0
+        if settled:
+            self._all_settled()
+
+    def _all_settled(self) -> None:
+        """Only now is this boot remembered: a crash before has the next start do the same."""
+        performer = self._executor.performer
+        if performer is not None:
+            self._remember(boot=performer.boot, kernel_boot=self._kernel_boot)
 
     def _refused(self, execution: Execution) -> None:
         """An acceptance that could not be written is taken back."""
@@ -607,11 +658,13 @@ class Daemon:
 
     # What calls ask of the daemon
 
-    def _resize(self, size: int) -> None:
-        # Thread starts and a small file: off the loop, though the caller is answered at once.
-        self._pool_size = size
-        self._executor.later(partial(self._pool.set_size, size))
-        self._executor.later(partial(self._remember, pool_size=size))
+    def _resize(self, size: int) -> Any:
+        # Thread starts and a small file: not on the loop.
+        return asyncio.ensure_future(asyncio.to_thread(self._set_pool_size, size))
+
+    def _set_pool_size(self, size: int) -> None:
+        self._pool.set_size(size)
+        self._remember(pool_size=size)
 
     def _remember(self, **changes: Any) -> None:
         with self._recovering_lock:
@@ -650,6 +703,13 @@ class Daemon:
             host_reserve=config.memory.host_reserve,
             overcommit=config.memory.overcommit,
         )
+
+
+def _differs(known: Domain | None, found: Domain | None) -> bool:
+    """Whether what was observed is another domain, or one that has stopped since."""
+    if known is None or found is None:
+        return known is not found
+    return (known.incarnation, known.stopped) != (found.incarnation, found.stopped)
 
 
 def _task(accepted: Accepted) -> TaskEntry:

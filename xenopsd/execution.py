@@ -144,7 +144,8 @@ class Execution:
         self.begun_at = 0.0
         self.state_before: tuple[str, str | None] = ("", None)
         self.interrupted = False
-        self.withdrawn = False
+        #: Started because the host was: see `auto_start`.
+        self.with_host = False
         #: A written-off call of this operation is still out; what follows waits for it.
         self.abandoned = False
         #: Guards `holder` against a step that returns while it is being written off.

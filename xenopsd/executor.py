@@ -184,6 +184,9 @@ class Executor:
             urgent=execution.is_hard_shutdown,
             coalesce="check" if isinstance(execution.request, Check) else None,
         )
+        entry = self.context.inventory.get(execution.vm)
+        if execution.is_hard_shutdown and entry is not None and entry.stuck:
+            self._behind_stuck(execution)
 
     def check(self, vm: VmId) -> None:
         """From the backend: a VM needs attention. Wakes what waits for it, queues a look."""
@@ -279,7 +282,22 @@ class Executor:
         for queued in self.pool.withdraw(entry.id, lambda i: not i.is_hard_shutdown):
             queued.error = DeadlineExceeded(what=what, seconds=seconds)
             self._finish(queued, entry)
+        # One that is pushed after `stuck` was set looks for itself.
+        for waiting in list(entry.operations):
+            if waiting.is_hard_shutdown and waiting is not execution:
+                self._behind_stuck(waiting)
         self._touch(entry)
+
+    def _behind_stuck(self, execution: Execution) -> None:
+        """A hard shutdown behind a call that does not return: kill, and wait only so long."""
+        self.kill(execution.vm)
+        seconds = self.context.deadlines.kill
+        error = DeadlineExceeded(
+            what=f"The hard shutdown of VM {execution.vm}, whose hypervisor call does not return,",
+            seconds=seconds,
+        )
+        expire = partial(self.expire, execution, error)
+        self.context.bridge.later(seconds, partial(self.later, expire))
 
     def _returned(self, execution: Execution) -> bool:
         """Whether an abandoned job is back at last."""
@@ -686,7 +704,7 @@ class Executor:
         before, entry.domain = entry.domain, domain
         entry.observed_at = self.context.wall()
         entry.changed()
-        if before == domain:
+        if before == domain or (before and domain and _alike(before, domain)):
             return
         self.context.updates.touch("vm", entry.id)
         old = before or Domain(id="", name="")
@@ -722,7 +740,6 @@ class Executor:
     def cross_out(self, entry: Entry) -> None:
         """The operation has ended and was answered: nothing is open any more."""
         if self.context.inventory.get(entry.id) is not entry:
-            entry.journal.close()
             return
         try:
             entry.journal.end()
@@ -872,6 +889,11 @@ def _reboots(plan: Plan) -> bool:
     """Whether the VM goes down only to come up again."""
     names = [microop.name(step) for step, _ in plan.steps()]
     return "vm_destroy" in names and "vm_create" in names
+
+
+def _alike(before: Domain, after: Domain) -> bool:
+    """Whether nothing but the time has gone on."""
+    return replace(before, vcpu_seconds=after.vcpu_seconds) == after
 
 
 def _differing(old: dict[str, Any], new: dict[str, Any]) -> set[str]:

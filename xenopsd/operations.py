@@ -71,7 +71,8 @@ class Operations:
     memory: Memory
     places: Places
     journal: Callable[[str], VmJournal]
-    rebooted: bool = False
+    #: Some running VM may have less memory than it could.
+    squeezed: bool = True
     found: Mapping[str, Domain] = field(default_factory=dict)
     unobservable: str | None = None
     instance: str = "default"
@@ -245,6 +246,7 @@ class Operations:
         """The VM's record is gone: so is everything that was known by it."""
         context = self.executor.context
         objects = entry.objects()
+        entry.journal.close()
         context.inventory.drop(entry.id)
         self.memory.release(entry.id)
         self.claims.give(entry.id)
@@ -349,7 +351,9 @@ class Operations:
                 execution.error = from_object(logged)
                 execution.failed_at = logged.data.get("micro_op")
         leftovers = bool(self._performer.backend.host.leftovers(entry.id))
-        facts = Facts(entry.extra, domain, open_plan, leftovers, self.rebooted)
+        boot = intent.begun.boot if intent is not None else entry.extra.boot
+        rebooted = boot not in (None, self._performer.boot)
+        facts = Facts(entry.extra, domain, open_plan, leftovers, rebooted)
         repair = reconcile(facts)
         log.info("reconciled", vm=entry.id, verdict=str(repair.verdict), reason=repair.reason)
         killpoints.passing("recovery:reconcile")
@@ -438,20 +442,26 @@ class Operations:
         """
         granted = self.memory.reserve(vm, minimum, maximum)
         if granted is not None:
+            self.squeezed = self.squeezed or granted < maximum
             return granted
         free = self.memory.free
         targets = squeeze(minimum - free, self._balloons(except_for=vm))
         if targets is None:
             spare = sum(b.target - b.minimum for b in self._balloons(except_for=vm).values())
             raise NotEnoughMemory(needed=minimum, free=free + max(0, spare))
+        self.squeezed = True
         self._send(targets)
         return None
 
     def release(self, vm: str) -> None:
         """A domain is gone: what it had may go back to those that were squeezed."""
         self.memory.release(vm)
+        if not self.squeezed:
+            return
+        self.squeezed = False
         balloons = self._balloons(except_for=vm)
         if any(b.target < b.maximum for b in balloons.values()):
+            self.squeezed = True
             targets = stretch(self.memory.free, balloons)
             if targets:
                 self._send(targets)

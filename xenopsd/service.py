@@ -202,21 +202,7 @@ class Service:
         if entry is not None:
             entry.operations.append(execution)
             entry.changed()
-        if execution.is_hard_shutdown and entry is not None and entry.stuck:
-            self._kill_stuck(execution)
         self._state.intake.submit(execution, accepted)
-
-    def _kill_stuck(self, execution: Execution) -> None:
-        """Behind a call that does not return: kill out of band, and wait only so long."""
-        executor = self._state.executor
-        executor.kill(execution.vm)
-        seconds = executor.context.deadlines.kill
-        error = DeadlineExceeded(
-            what=f"The hard shutdown of VM {execution.vm}, whose hypervisor call does not return,",
-            seconds=seconds,
-        )
-        loop = asyncio.get_running_loop()
-        loop.call_later(seconds, executor.later, lambda: executor.expire(execution, error))
 
     def _queue(self, call: calls.Queued[Any]) -> Any:
         if isinstance(call, calls.VmRelease):
@@ -284,10 +270,10 @@ class Service:
             size=pool.size, busy=pool.busy, idle=pool.idle, parked=pool.parked, queued=pool.queued
         )
 
-    def _set_pool_size(self, call: calls.HostSetWorkerPoolSize, _caller: Caller) -> None:
+    def _set_pool_size(self, call: calls.HostSetWorkerPoolSize, _caller: Caller) -> Any:
         if not 1 <= call.size <= 1024:
             raise InvalidParameter(name="size", reason=f"{call.size} is not from 1 to 1024")
-        self._state.resize(call.size)
+        return self._state.resize(call.size)
 
     def _diagnostics(self) -> Diagnostics:
         state = self._state

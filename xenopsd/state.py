@@ -42,7 +42,7 @@ class State:
         intake: Intake,
         memory: Memory,
         metrics: Metrics,
-        resize: Callable[[int], None],
+        resize: Callable[[int], Any],
         debug: Callable[[str, Sequence[str]], Any],
     ) -> None:
         self.instance = instance

@@ -222,7 +222,7 @@ class Connection(asyncio.Protocol):
         subscription = self._around.service.subscribe(since)
         if self._subscriber is not None:
             self._subscriber.close()
-        self._subscriber = Subscriber(subscription, self._updates)
+        self._subscriber = Subscriber(subscription, self._updates, self.abort)
         return subscription.token
 
     def _updates(self, batch: Raw) -> None:

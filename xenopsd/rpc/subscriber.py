@@ -16,11 +16,20 @@ _log = structlog.get_logger()
 
 
 class Subscriber:
-    """Passes each batch to `deliver`; asks for the next one only when `ask` is called."""
+    """Passes each batch to `deliver`; asks for the next one only when `ask` is called.
 
-    def __init__(self, subscription: Subscription, deliver: Callable[[Raw], None]) -> None:
+    After `failed` nothing more comes: a subscriber that heard nothing would wait for ever.
+    """
+
+    def __init__(
+        self,
+        subscription: Subscription,
+        deliver: Callable[[Raw], None],
+        failed: Callable[[], None],
+    ) -> None:
         self._subscription = subscription
         self._deliver = deliver
+        self._failed = failed
         self._asked = False
         self._closed = False
 
@@ -39,6 +48,7 @@ class Subscriber:
             return
         if (exc := future.exception()) is not None:
             _log.error("updates_failed", exc_info=exc)
+            self._failed()
             return
         self._asked = False
         if not self._closed:
