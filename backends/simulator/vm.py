@@ -59,7 +59,7 @@ class VmOps(MicroOps):
         call: Call,
         vm: Vm,
         vbds: Sequence[Vbd],
-        vifs: Sequence[Vif],  # noqa: ARG002  # the interface's
+        vifs: Sequence[Vif],
     ) -> None:
         def edit(record: Record) -> Record:
             guest.require_live(record, vm.id)
@@ -91,7 +91,7 @@ class VmOps(MicroOps):
         self.machine.change_if_any(call, vm.id, edit)
 
     @micro_op
-    def destroy(self, call: Call, vm: Vm) -> Waiting | None:  # noqa: ARG002  # any incarnation's
+    def destroy(self, call: Call, vm: Vm) -> Waiting | None:
         # The domain first: cut here, what is left has no domain and shows as leftovers.
         self.machine.drop(vm.id)
         self.machine.ledger.clear(vm.id)
@@ -180,11 +180,11 @@ class VmOps(MicroOps):
         self.machine.change(call, vm.id, edit)
 
     @micro_op
-    def check_image(self, call: Call, vm: Vm, image: Path) -> None:  # noqa: ARG002  # no domain's
+    def check_image(self, call: Call, vm: Vm, image: Path) -> None:
         _image_of(vm, image)
 
     @micro_op
-    def drop_image(self, call: Call, vm: Vm, image: Path) -> None:  # noqa: ARG002  # no domain's
+    def drop_image(self, call: Call, vm: Vm, image: Path) -> None:
         images.drop(image)
 
     @micro_op
@@ -229,7 +229,7 @@ class VmOps(MicroOps):
         self.machine.change(call, vm.id, edit)
 
     @micro_op
-    def remove(self, call: Call, vm: VmId, vbds: Sequence[Vbd]) -> None:  # noqa: ARG002  # no incarnation's
+    def remove(self, call: Call, vm: VmId, vbds: Sequence[Vbd]) -> None:
         machine = self.machine
         for vbd in vbds:
             machine.layers.drop(vbd.id)

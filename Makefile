@@ -1,0 +1,41 @@
+# Calls things, and decides nothing: how to set up is in packaging/, what to test in tests/.
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help venv venv-test demo run stop check test sweep clean
+
+BIN := .venv/bin
+
+help:  ## List the targets
+	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+venv:  ## Make .venv with the scripts xenopsd and xenops
+	@packaging/make-venv
+
+venv-test:  ## The same, with what the tests need
+	@packaging/make-venv test
+
+demo: venv  ## Show what it does, in seconds, and leave nothing behind
+	@$(BIN)/python docs/demo/demo.py
+
+run: venv  ## Leave a daemon running, in .run/ (ARGS="--debug" and the like go to xenopsd)
+	@packaging/run-here start $(ARGS)
+
+stop:  ## End the daemon of make run; its VMs stay as they are
+	@packaging/run-here stop
+
+check: venv-test  ## The inner loop: linters, types, import rules, unit tests
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -q tests/unit
+
+test: check  ## Everything: check, then the other tests, then integration with one worker
+	$(BIN)/pytest -q --ignore tests/unit
+	XENOPSD_TEST_WORKERS=1 $(BIN)/pytest -q tests/integration
+
+sweep: venv-test  ## Kill the daemon at every point of every operation
+	$(BIN)/python tests/crash/sweep.py
+
+clean: stop  ## Remove .venv, .run with its VMs, caches and builds
+	rm -rf .venv .run build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
