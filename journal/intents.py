@@ -10,7 +10,7 @@ from pathlib import Path
 from journal.disk import Disk, name_aside
 from journal.errors import JournalDamaged, JournalUnwritable, reason_of
 from journal.lines import LineFile
-from journal.records import Begun, Record, encode_line
+from journal.records import Record, encode_line
 from journal.replay import OpenIntent, advance, parse
 
 
@@ -58,21 +58,26 @@ class VmJournal:
         self.intent = parsed.intent
         return parsed.intent
 
-    def append(self, record: Record, *, durable: bool) -> None:
-        """Write one record; with `durable` it survives a crash of the host.
+    def append(self, *records: Record, durable: bool) -> None:
+        """Write records, all or none, in one write; with `durable` they survive a crash of the
+        host.
 
         Raises JournalUnwritable, and the file is what it was before: the effect that the record
         announces must not begin. After a failed fsync every append raises, until `end` or the next
         Begun, which makes the file anew.
         Raises OutOfOrder for a record that cannot follow the ones before.
         """
-        intent = advance(self.intent, record)
-        if self._file.is_distrusted and isinstance(record, Begun):
-            self._file.renew(encode_line(1, record), durable=durable)
-            self._next_seq = 2
+        intent = self.intent
+        for record in records:
+            intent = advance(intent, record)
+        afresh = self._file.is_distrusted and isinstance(records[0], Begun)
+        first = 1 if afresh else self._next_seq
+        lines = b"".join([encode_line(first + at, one) for at, one in enumerate(records)])
+        if afresh:
+            self._file.renew(lines, durable=durable)
         else:
-            self._file.append(encode_line(self._next_seq, record), durable=durable)
-            self._next_seq += 1
+            self._file.append(lines, durable=durable)
+        self._next_seq = first + len(records)
         self.intent = intent
         self._passing("journal:append")
 

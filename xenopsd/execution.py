@@ -18,6 +18,7 @@ from idl import calls
 from idl.calls import Call as WireCall
 from idl.errors import Cancelled, DeadlineExceeded, XenopsError
 from idl.ids import VmId
+from journal.records import Done
 from xenopsd.microop import WEIGHTS, MicroOp, name
 from xenopsd.plan.plan import Plan, Segment
 from xenopsd.queues import Lease
@@ -91,6 +92,8 @@ class Run:
     asked_at: float | None = None
     job: Job | None = None
     skipped: bool = False
+    #: Steps that are done and not yet recorded as such.
+    owed: list[Done] = field(default_factory=list)
     steps: list[tuple[MicroOp, Segment]] = field(init=False)
     weights: list[int] = field(init=False)
 
@@ -112,6 +115,11 @@ class Run:
     def cancellable(self) -> bool:
         """Whether the present step may be given up."""
         return not self.over and not self.step[1].finish and self.direction == "forward"
+
+    def take_owed(self) -> list[Done]:
+        """What is to be written before the next record."""
+        owed, self.owed = self.owed, []
+        return owed
 
     def next(self) -> None:
         """The present step is done."""

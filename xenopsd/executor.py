@@ -62,7 +62,7 @@ log = structlog.get_logger(__name__)
 ATTEMPTS = 5
 BACKOFF = 0.05
 #: How old an observation may be when a micro-op has ended before the VM is looked at again.
-STALE = 0.1
+STALE = 1.0
 HOST_MEMORY = "host/memory"
 
 _encode = msgspec.json.Encoder().encode
@@ -459,10 +459,10 @@ class Executor:
         self.context.killpoints.passing(f"{name}:before")
 
     def _write(
-        self, execution: Execution, run: Run, entry: Entry, record: Intent | Done, *, durable: bool
+        self, execution: Execution, run: Run, entry: Entry, record: Intent, *, durable: bool
     ) -> None:
         try:
-            entry.journal.append(record, durable=durable)
+            entry.journal.append(*run.take_owed(), record, durable=durable)
         except JournalUnwritable:
             # Going forward nothing happens without its intent; but what was begun has to be
             # taken back or finished even when that cannot be written.
@@ -474,8 +474,8 @@ class Executor:
         name = microop.name(op)
         self.context.killpoints.passing(f"{name}:after")
         gone = self.context.inventory.get(entry.id) is not entry
-        if not gone:
-            self._write(execution, run, entry, Done(step=run.done), durable=False)
+        # Written with the next intent: a crash before has this step repeated, and no more.
+        run.owed.append(Done(step=run.done))
         seconds = self.context.clock() - execution.step_began
         self.context.metrics.micro_op_ended(name, seconds)
         self._close_subtask(execution, "completed", seconds)
@@ -613,7 +613,7 @@ class Executor:
         if run.attempts < ATTEMPTS and not execution.hurried:
             return Parked(self.context.clock() + BACKOFF * 2**run.attempts)
         log.error("micro_op_skipped", vm=entry.id, micro_op=name)
-        self._write(execution, run, entry, Done(step=run.done), durable=False)
+        run.owed.append(Done(step=run.done))
         run.next()
         run.skipped = True
         return Again()
@@ -637,8 +637,9 @@ class Executor:
             plan=Raw(_encode(plan)),
             error=Raw(_encode(error)),
         )
+        owed = execution.run.take_owed() if execution.run is not None else []
         try:
-            entry.journal.append(record, durable=self.context.always_fsync)
+            entry.journal.append(*owed, record, durable=self.context.always_fsync)
         except JournalUnwritable:
             log.exception("journal_unwritable", vm=entry.id)
         execution.run = Run(plan, direction=record.direction, skipped=skipped)
