@@ -10,7 +10,7 @@ from pathlib import Path
 from journal.disk import Disk, name_aside
 from journal.errors import JournalDamaged, JournalUnwritable, reason_of
 from journal.lines import LineFile
-from journal.records import Record, encode_line
+from journal.records import Begun, Record, encode_line
 from journal.replay import OpenIntent, advance, parse
 
 
