@@ -199,6 +199,10 @@ class VmCalls(Protocol):
     def restore(self, call: Call, vm: Vm, image: Path) -> None:
         """Fill a created domain from the image; it stays paused."""
 
+    def coredump(self, call: Call, vm: Vm, path: Path) -> None:
+        """Write what is left of a crashed guest there, whole or not at all; replaces an older
+        one."""
+
     def set_vcpus(self, call: Call, vm: Vm, vcpus: int) -> None:
         """Change the number of vCPUs online."""
 

@@ -247,7 +247,11 @@ class Daemon:
             executor=self._executor,
             claims=self._claims,
             memory=self._memory,
-            places=Places(images=state_dir / "suspend", hooks=config.hooks.directory),
+            places=Places(
+                images=state_dir / "suspend",
+                cores=state_dir / "cores",
+                hooks=config.hooks.directory,
+            ),
             journal=self._journal,
         )
         size = configuration.pool_size(config, self._memory_of_old.pool_size)
@@ -371,7 +375,7 @@ class Daemon:
     def load(self) -> None:
         """Read the store, the journals and the task log; queue a repair of every VM."""
         self._killpoints.passing("recovery:load")
-        for directory in ("vm", "images", "suspend"):
+        for directory in ("vm", "images", "suspend", "cores"):
             self._disk.mkdir(self.config.state_dir / directory)
         boot = _boot_id_of_kernel()
         loaded = self._store.load()
@@ -392,6 +396,8 @@ class Daemon:
         for id, records in loaded.items():
             self._load_vm(id, records, others.get(id))
         self._end_unbegun(tasks.open)
+        # The host itself: until its backend is open, not even its features are known.
+        self.state.recovering = 1
         self._updates.touch("host", HOST_ID)
         for entry in self._inventory:
             for kind, id in entry.objects():
@@ -556,6 +562,7 @@ class Daemon:
         except Unimplemented:
             self.state.console_data = None
         self._updates.touch("host", HOST_ID)
+        self._one_recovered()
 
     def _unreachable(self, reason: str) -> None:
         now = self._executor.context.wall()
@@ -604,16 +611,17 @@ class Daemon:
         if entry is not None and entry.domain is not None and entry.domain.stopped is not None:
             self._executor.check(entry.id)
         starts = entry is not None and self._start_with_host(entry)
+        self._one_recovered()
+
+    def _one_recovered(self) -> None:
+        """A VM's repair has ended, or the backend is open."""
         with self._recovering_lock:
             self.state.recovering -= 1
-            self._starting += 1 if starts else 0
-            left, starting = self.state.recovering, self._starting
+            left = self.state.recovering
         if left == 0:
             self._updates.touch("host", HOST_ID)
             self._notifier.tell(f"STATUS={len(self._inventory)} VMs")
             log.info("recovered", vms=len(self._inventory))
-            if starting == 0:
-                self._all_settled()
 
     def _start_with_host(self, entry: Entry) -> bool:
         """After a restart of the host, an `auto_start` VM starts; whether this one does."""

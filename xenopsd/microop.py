@@ -138,6 +138,16 @@ class VmUnspendImage(_MicroOp, frozen=True, kw_only=True, tag="vm_unspend_image"
     image: str
 
 
+class VmCoredump(_MicroOp, frozen=True, kw_only=True, tag="vm_coredump"):
+    """Write the stopped guest's memory where an administrator finds it."""
+
+    path: str
+
+
+class VmPreserve(_MicroOp, frozen=True, kw_only=True, tag="vm_preserve"):
+    """Keep the stopped domain as it is, to be looked at."""
+
+
 class VmSetVcpus(_MicroOp, frozen=True, kw_only=True, tag="vm_set_vcpus"):
     """Number of vCPUs online."""
 
@@ -267,6 +277,8 @@ MicroOp: TypeAlias = (
     | VmRestore
     | VmSpendImage
     | VmUnspendImage
+    | VmCoredump
+    | VmPreserve
     | VmSetVcpus
     | VmSetMemory
     | VmSetXsdata
@@ -286,7 +298,7 @@ MicroOp: TypeAlias = (
 )
 
 #: May take minutes: carried out in a thread of its own, waited for without a worker.
-JOBS: tuple[type[MicroOp], ...] = (VmHook, VmSave, VmResumeSaved, VmRestore)
+JOBS: tuple[type[MicroOp], ...] = (VmHook, VmSave, VmResumeSaved, VmRestore, VmCoredump)
 
 #: Effects that outlive the host: their intent is fsynced before them.
 DURABLE: tuple[type[MicroOp], ...] = (
@@ -407,6 +419,8 @@ def inverse(op: MicroOp) -> tuple[MicroOp, ...]:  # noqa: PLR0911, PLR0912, C901
             | VmCheckImage()
             | VmRestore()
             | VmUnspendImage()
+            | VmCoredump()
+            | VmPreserve()
             | VmRemoveLayers()
             | VmRemoveDevice()
             | VmRemoveRecord()

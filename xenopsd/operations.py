@@ -59,6 +59,7 @@ class Places:
     """Where things of the daemon's own lie."""
 
     images: Path
+    cores: Path
     hooks: Path | None = None
 
 
@@ -280,6 +281,7 @@ class Operations:
             domain=domain,
             fresh=str(uuid.uuid4()),
             image=str(self.places.images / f"{entry.id}.image"),
+            core=str(self.places.cores / f"{entry.id}.core"),
             backend=backend.name,
             features=backend.features,
             hooks=self._hooks(),
@@ -306,16 +308,7 @@ class Operations:
         if snapshot.domain is None and was_live:
             log.warning("domain_lost", vm=entry.id)
             return replace(_clear(snapshot), reason="lost")
-        plan = guest.check(snapshot)
-        domain = snapshot.domain
-        if not plan.segments and domain is not None and domain.stopped is not None:
-            # Its policy keeps it as it stopped, to be looked at.
-            entry.extra = replace(
-                entry.extra, preserved=domain.incarnation, reason=plan.reason or entry.extra.reason
-            )
-            self.executor.save(entry)
-            self._announce(entry)
-        return plan
+        return guest.check(snapshot)
 
     # Recovery
 

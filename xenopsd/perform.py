@@ -131,6 +131,10 @@ class Performer:
                 # a suspended VM that cannot be resumed.
                 self._write_extra(entry, op, call)
                 backend.vm.drop_image(call, vm, Path(image))
+            case microop.VmCoredump(path=path):
+                backend.vm.coredump(call, vm, Path(path))
+            case microop.VmPreserve():
+                pass
             case microop.VmSetVcpus(vcpus=vcpus):
                 backend.vm.set_vcpus(call, vm, vcpus)
             case microop.VmSetMemory(target=target):

@@ -114,6 +114,8 @@ def advanced(  # noqa: PLR0911  # one arm a micro-op
         case microop.VmDropImage():
             gone = extra.incarnation is None
             return replace(extra, image=None, running=None if gone else extra.running)
+        case microop.VmPreserve():
+            return replace(extra, preserved=incarnation)
         case microop.VmSetVcpus(vcpus=vcpus) if extra.running is not None:
             return replace(extra, running=replace(extra.running, vcpus=vcpus))
         case microop.VmSetXsdata(xsdata=xsdata) if extra.running is not None:

@@ -28,6 +28,7 @@ MICRO_OPS = frozenset(
         "vm_check_image",
         "vm_drop_image",
         "vm_restore",
+        "vm_coredump",
         "vm_set_vcpus",
         "vm_set_memory",
         "vm_set_xsdata",

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from backends.simulator.record import Record
-from idl.errors import ImageInvalid
+from idl.errors import ImageInvalid, StorageError
 
 MAGIC = "xenopsd-simulator-image"
 VERSION = 1
@@ -84,17 +84,32 @@ def require_writable(path: Path) -> None:
 
 def write(path: Path, record: Record) -> None:
     """Write the image, complete and durable when this returns. Raises ImageInvalid."""
+    try:
+        _write_whole(path, encode(record))
+    except OSError as error:
+        raise ImageInvalid(path=str(path), reason=error.strerror or str(error)) from error
+
+
+def dump(path: Path, record: Record) -> None:
+    """Write what is left of a domain: its record, as JSON. Raises StorageError."""
+    try:
+        _write_whole(path, msgspec.json.format(msgspec.json.encode(record)) + b"\n")
+    except OSError as error:
+        raise StorageError(plugin="simulator", reason=f"{path}: {error.strerror}") from error
+
+
+def _write_whole(path: Path, content: bytes) -> None:
     partial = _partial(path)
     try:
         with partial.open("wb") as file:
-            file.write(encode(record))
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
         _sync_directory(path.parent)
-    except OSError as error:
+    except OSError:
         partial.unlink(missing_ok=True)
-        raise ImageInvalid(path=str(path), reason=error.strerror or str(error)) from error
+        raise
 
 
 def drop(path: Path) -> None:

@@ -14,6 +14,7 @@ from backends.simulator.record import Record
 from idl.errors import (
     AlreadyExists,
     BadPowerState,
+    DoesNotExist,
     DomainNotBuilt,
     ImageInvalid,
     InvalidParameter,
@@ -199,6 +200,13 @@ class VmOps(MicroOps):
             return record if record.restored else guest.restored(record, saved)
 
         self.machine.change(call, vm.id, edit)
+
+    @micro_op
+    def coredump(self, call: Call, vm: Vm, path: Path) -> None:
+        found = self.machine.domain(vm.id)
+        if found is None or found.incarnation != call.incarnation:
+            raise DoesNotExist(kind="domain", id=vm.id)
+        images.dump(path, found)
 
     @micro_op
     def set_vcpus(self, call: Call, vm: Vm, vcpus: int) -> None:

@@ -818,3 +818,12 @@ def test_what_is_no_image_is_not_overwritten(subject, needs, tmp_path):
     assert precious.read_text() == "not an image"
     assert subject.alive.stopped is None
     assert not subject.alive.paused
+
+
+def test_what_is_left_of_a_guest_can_be_kept(subject, tmp_path):
+    subject.started()
+    core = tmp_path / "core"
+    for _ in range(2):
+        subject.backend.vm.coredump(subject.call("vm_coredump"), subject.vm, core)
+        assert core.stat().st_size > 0
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["core"]

@@ -1,7 +1,11 @@
 """What a guest's own stop asks for: the on_* actions, with crash loops damped. Pure."""
 
+from msgspec.structs import replace
+
+from backends.interface import Domain
 from idl.vm import Action
 from xenopsd import microop
+from xenopsd.microop import MicroOp
 from xenopsd.plan.lifecycle import bring_up, tear_down
 from xenopsd.plan.plan import Plan, Segment, Snapshot
 
@@ -22,24 +26,34 @@ def check(snapshot: Snapshot) -> Plan:
     if snapshot.extra.preserved == domain.incarnation:
         return Plan()
     vm = snapshot.meta.vm
-    actions = {
-        "reboot": vm.on_reboot,
-        "crash": vm.on_crash,
-    }.get(domain.stopped, vm.on_shutdown)
+    actions = {"reboot": vm.on_reboot, "crash": vm.on_crash}.get(domain.stopped, vm.on_shutdown)
+    reason = REASONS[domain.stopped]
+    dump: list[MicroOp] = []
+    if Action.COREDUMP in actions:
+        dump = [microop.VmCoredump(path=snapshot.core)]
+    if Action.START in actions:
+        return _restart(snapshot, domain, dump, reason)
+    if Action.PAUSE in actions and Action.SHUTDOWN not in actions:
+        keep = Segment(
+            finish=True, incarnation=domain.incarnation, steps=[*dump, microop.VmPreserve()]
+        )
+        return Plan(reason=reason, segments=[keep])
+    return Plan(reason=reason, segments=[_down(snapshot, dump)])
+
+
+def _restart(snapshot: Snapshot, domain: Domain, dump: list[MicroOp], reason: str) -> Plan:
     started = snapshot.extra.last_start_time
     young = started is not None and snapshot.now - started < snapshot.limits.crash_window
-    reason = REASONS[domain.stopped]
-    if Action.START in actions and domain.stopped == "crash" and young:
+    if domain.stopped == "crash" and young:
         # A crash loop: what crashed this soon after its start would crash again.
-        return Plan(
-            reason=f"{reason} too soon after its start to be started again",
-            segments=[tear_down(snapshot)],
-        )
-    if Action.START in actions:
-        wait = [microop.VmDelay(seconds=snapshot.limits.reboot_delay)] if young else []
-        up = bring_up(snapshot, paused=False, why=domain.stopped)
-        again = Segment(incarnation=up.incarnation, steps=[*wait, *up.steps])
-        return Plan(reason=reason, segments=[tear_down(snapshot), again])
-    if Action.PAUSE in actions and Action.SHUTDOWN not in actions:
-        return Plan(reason=reason)
-    return Plan(reason=reason, segments=[tear_down(snapshot)])
+        reason = f"{reason} too soon after its start to be started again"
+        return Plan(reason=reason, segments=[_down(snapshot, dump)])
+    wait = [microop.VmDelay(seconds=snapshot.limits.reboot_delay)] if young else []
+    up = bring_up(snapshot, paused=False, why=domain.stopped or "")
+    again = replace(up, steps=[*wait, *up.steps])
+    return Plan(reason=reason, segments=[_down(snapshot, dump), again])
+
+
+def _down(snapshot: Snapshot, dump: list[MicroOp]) -> Segment:
+    down = tear_down(snapshot)
+    return replace(down, steps=[*dump, *down.steps])

@@ -80,13 +80,16 @@ class Limits:
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """A VM as the planner sees it; `fresh` is the incarnation of a domain to be made,
-    `hooks` the scripts of each hook, `image` the instance's own place for its image."""
+    `hooks` the scripts of each hook, `image` and `core` the instance's own places for its
+    suspend image and for what is left of a crash.
+    """
 
     meta: Metadata
     extra: VmExtra
     domain: Domain | None
     fresh: str
     image: str
+    core: str = ""
     backend: str = ""
     features: frozenset[str] = frozenset()
     hooks: Mapping[Hook, Sequence[str]] = field(default_factory=dict)
