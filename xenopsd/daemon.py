@@ -512,8 +512,6 @@ class Daemon:
         self._bridge.post(partial(self._opened, backend, host))
         for queue in self._pool.snapshots():
             self._pool.wake(queue.key)
-        if not len(self._inventory):
-            self._all_settled()
         start("observer", self._observe, backend)
 
     def _open_backend(self) -> Backend:
@@ -562,7 +560,8 @@ class Daemon:
         except Unimplemented:
             self.state.console_data = None
         self._updates.touch("host", HOST_ID)
-        self._one_recovered()
+        # Off the loop: it writes a file.
+        self._executor.later(self._one_recovered)
 
     def _unreachable(self, reason: str) -> None:
         now = self._executor.context.wall()
@@ -610,18 +609,20 @@ class Daemon:
         entry = self._inventory.get(execution.vm)
         if entry is not None and entry.domain is not None and entry.domain.stopped is not None:
             self._executor.check(entry.id)
-        starts = entry is not None and self._start_with_host(entry)
-        self._one_recovered()
+        self._one_recovered(starts=entry is not None and self._start_with_host(entry))
 
-    def _one_recovered(self) -> None:
-        """A VM's repair has ended, or the backend is open."""
+    def _one_recovered(self, *, starts: bool = False) -> None:
+        """A VM's repair has ended (and it `starts` with the host), or the backend is open."""
         with self._recovering_lock:
             self.state.recovering -= 1
-            left = self.state.recovering
+            self._starting += 1 if starts else 0
+            left, starting = self.state.recovering, self._starting
         if left == 0:
             self._updates.touch("host", HOST_ID)
             self._notifier.tell(f"STATUS={len(self._inventory)} VMs")
             log.info("recovered", vms=len(self._inventory))
+            if starting == 0:
+                self._all_settled()
 
     def _start_with_host(self, entry: Entry) -> bool:
         """After a restart of the host, an `auto_start` VM starts; whether this one does."""
