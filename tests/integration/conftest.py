@@ -11,7 +11,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-
 from rigs.daemon import DaemonProcess
 from rigs.lab import Lab
 

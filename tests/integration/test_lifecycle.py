@@ -3,6 +3,7 @@
 import time
 
 import pytest
+from rigs.lab import raises
 
 from idl.errors import (
     BadPowerState,
@@ -16,7 +17,6 @@ from idl.errors import (
 )
 from idl.vbd import Local, Vbd
 from idl.vm import Container, Pv, Pvh
-from rigs.lab import raises
 
 MIB = 2**20
 
@@ -151,10 +151,17 @@ def test_an_operation_in_a_wrong_power_state_is_the_tasks_error(
     lab.sensible(id, state)
 
 
-NO_EFFECT = [("pause", "paused"), ("unpause", "running"), ("shutdown", "halted"), ("destroy", "halted")]
+NO_EFFECT = [
+    ("pause", "paused"),
+    ("unpause", "running"),
+    ("shutdown", "halted"),
+    ("destroy", "halted"),
+]
 
 
-@pytest.mark.parametrize(("operation", "state"), NO_EFFECT, ids=[f"{o} when {s}" for o, s in NO_EFFECT])
+@pytest.mark.parametrize(
+    ("operation", "state"), NO_EFFECT, ids=[f"{o} when {s}" for o, s in NO_EFFECT]
+)
 def test_an_operation_on_a_vm_that_is_there_already_succeeds(lab, operation, state):
     id = in_state(lab, state)
     lab.run(getattr(lab.client.vm, operation)(id))

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
+import pytest
+from rigs.daemon import DEADLINE, DaemonProcess, ended, eventually
 
 from idl.client import Client
 from idl.errors import DoesNotExist, XenopsError, from_object
@@ -19,7 +21,6 @@ from idl.task import Failed, Pending, Task
 from idl.vbd import Local, Vbd
 from idl.vif import Bridge, Vif
 from idl.vm import PowerState, Vm, VmRecord
-from rigs.daemon import DEADLINE, DaemonProcess, ended, eventually
 
 E = TypeVar("E", bound=XenopsError)
 
@@ -323,9 +324,7 @@ def plain(value: Any) -> Any:
 
 def raises(kind: type[E], call: Callable[[], Any]) -> E:
     """The error, of exactly this class, that a call is answered with."""
-    try:
-        result = call()
-    except XenopsError as error:
-        assert type(error) is kind, f"{type(error).__name__}: {error}"
-        return error
-    raise AssertionError(f"it was answered with {result!r}, not {kind.__name__}")
+    with pytest.raises(kind) as caught:
+        call()
+    assert type(caught.value) is kind
+    return caught.value
