@@ -162,19 +162,24 @@ class Connection(asyncio.Protocol):
         conversation, exchange = self._conversation, self._exchange
         if self._closing or conversation is None:
             return
-        budget = self._limits.turn
-        while budget and self._has_room and (exchange.drain() or conversation.step()):
+        budget, more = self._limits.turn, True
+        while budget and self._has_room and more:
+            more = exchange.drain() or conversation.step()
             budget -= 1
         if self._closing:
             return
         self._flush()
-        if not budget:
-            self.wake()
+        if more:
+            self._more_later()
         elif self._gone and self._eof:
             self.abort()
         elif conversation.ended:
             self._close_if_answered()
         self._steer()
+
+    def _more_later(self) -> None:
+        if not self._full:  # else once it has been sent
+            self.wake()
 
     @property
     def _has_room(self) -> bool:
@@ -191,7 +196,7 @@ class Connection(asyncio.Protocol):
 
     def _steer(self) -> None:
         conversation = self._conversation
-        if self._closing or self._eof or conversation is None:
+        if self._closing or self._eof or self._gone or conversation is None:
             return
         wanted = (
             not self._full

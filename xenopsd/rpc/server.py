@@ -67,6 +67,9 @@ class Server:
 
     async def close(self) -> None:
         """Accept nothing more, answer what is ready, close; at most `linger` seconds."""
+        if self._closed:
+            await self._empty.wait()
+            return
         self._closed = True
         for listener in self._listeners:
             self._loop.remove_reader(listener.sock.fileno())

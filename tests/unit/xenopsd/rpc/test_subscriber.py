@@ -26,6 +26,10 @@ def updates(loop):
     return Updates(loop)
 
 
+def fail():
+    raise AssertionError("it did not fail")
+
+
 def spin(loop):
     loop.call_soon(loop.stop)
     loop.run_forever()
@@ -33,7 +37,7 @@ def spin(loop):
 
 def test_one_batch_is_asked_for_at_a_time(loop, updates):
     delivered = []
-    subscriber = Subscriber(updates, delivered.append)
+    subscriber = Subscriber(updates, delivered.append, fail)
     subscriber.ask()
     subscriber.ask()
     assert len(updates.futures) == 1
@@ -47,7 +51,7 @@ def test_one_batch_is_asked_for_at_a_time(loop, updates):
 
 def test_nothing_is_delivered_after_the_end(loop, updates):
     delivered = []
-    subscriber = Subscriber(updates, delivered.append)
+    subscriber = Subscriber(updates, delivered.append, fail)
     subscriber.ask()
     updates.futures[0].set_result(Raw(b"1"))
     subscriber.close()
@@ -57,18 +61,21 @@ def test_nothing_is_delivered_after_the_end(loop, updates):
 
 
 def test_a_cancelled_wait_is_no_fault(loop, updates):
-    subscriber = Subscriber(updates, lambda batch: None)
+    failed = []
+    subscriber = Subscriber(updates, lambda batch: None, lambda: failed.append(1))
     subscriber.ask()
     updates.futures[0].cancel()
     with capture_logs() as logs:
         spin(loop)
-    assert logs == []
+    assert (logs, failed) == ([], [])
 
 
-def test_updates_that_fail_are_logged(loop, updates):
-    subscriber = Subscriber(updates, lambda batch: None)
+def test_updates_that_fail_are_logged_and_end_it(loop, updates):
+    failed = []
+    subscriber = Subscriber(updates, lambda batch: None, lambda: failed.append(1))
     subscriber.ask()
     updates.futures[0].set_exception(ValueError("x"))
     with capture_logs() as logs:
         spin(loop)
     assert [log["event"] for log in logs] == ["updates_failed"]
+    assert failed == [1]
