@@ -99,7 +99,7 @@ def _wrong(what: str, steps: list[Step], params: Any, call: type[Call[Any]]) -> 
     value = _quoted(_at(params, steps))
     if _PATTERN.match(what):
         form = _description(call, params, steps)
-        return f"{value} is not {form}" if form else f"{value} does not have the form of one"
+        return f"{value} is not {form}" if form else f"{value} is no valid {steps[-1]}"
     if _VALUE.match(what):
         choices = _choices(call, params, steps)
         return f"{value} is not one of {', '.join(choices)}" if choices else f"{value} is unknown"

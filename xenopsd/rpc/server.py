@@ -153,7 +153,9 @@ class Server:
 
     def _lost(self, caller: Caller) -> Callable[[Connection], None]:
         def lost(connection: Connection) -> None:
-            self._connections.discard(connection)
+            if connection not in self._connections:
+                return
+            self._connections.remove(connection)
             usage = self._usages[caller.uid]
             usage.connections -= 1
             if not usage.connections:

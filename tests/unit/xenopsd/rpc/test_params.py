@@ -119,6 +119,11 @@ def test_good_params_become_the_call(method, params, call):
             '{"id":"a/b","ipv4":{"type":"x"}}',
             "ipv4.type: 'x' is not one of dhcp, none, static",
         ),
+        (
+            "VIF.add",
+            '{"vif":{"id":"a/b","mac":"zz","backend":{"type":"bridge","name":"b"}}}',
+            "vif.mac: 'zz' is no valid mac",
+        ),
         ("HOST.set_worker_pool_size", '{"size":true}', "size: expected int, got bool"),
     ],
 )
