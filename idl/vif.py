@@ -9,7 +9,11 @@ from idl.vbd import Position
 from idl.wire import Config, Count, Fact, Text
 
 Mac: TypeAlias = Annotated[
-    str, Meta(pattern=r"^$|^([0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}(?!\n)$")
+    str,
+    Meta(
+        pattern=r"^$|^([0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}(?!\n)$",
+        description="a MAC like 02:00:00:00:00:01",
+    ),
 ]
 
 

@@ -92,7 +92,7 @@ class Vm(Config, frozen=True, kw_only=True):
 
     id: VmId
     #: "": the id if it is a UUID, else derived from it.
-    uuid: Annotated[str, Meta(pattern=r"^$|^[0-9a-fA-F-]{36}(?!\n)$")] = ""
+    uuid: Annotated[str, Meta(pattern=r"^$|^[0-9a-fA-F-]{36}(?!\n)$", description="a UUID")] = ""
     name: Text = ""
     guest: Guest = field(default_factory=Hvm)
     memory_static_max: Memory = DEFAULT_MEMORY

@@ -4,17 +4,15 @@ A stray exception becomes an `InternalError` here and its text goes to the log a
 """
 
 import asyncio
-import uuid
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-import structlog
 from msgspec import Raw
 
-from idl.errors import InternalError, XenopsError
+from idl.errors import XenopsError
+from xenopsd.incident import incident
 
-_log = structlog.get_logger()
 _ENCODER = msgspec.json.Encoder()
 
 
@@ -56,13 +54,6 @@ def refusal(id: bytes, error: XenopsError, *, fatal: bool = False) -> Answer:
     return Answer(id, error=error.error_object(), fatal=fatal)
 
 
-def internal_error(method: str, exc: BaseException) -> InternalError:
-    """What the client is told of a stray exception; the log has the rest."""
-    incident = uuid.uuid4().hex[:16]
-    _log.error("request_failed", incident=incident, method=method, exc_info=exc)
-    return InternalError(incident=incident)
-
-
 def settled(id: bytes, pending: Pending) -> Answer:
     """The answer once the future is done."""
     try:
@@ -70,7 +61,7 @@ def settled(id: bytes, pending: Pending) -> Answer:
     except XenopsError as exc:
         return refusal(id, exc)
     except (Exception, asyncio.CancelledError) as exc:  # noqa: BLE001 -- told by its incident
-        return refusal(id, internal_error(pending.method, exc))
+        return refusal(id, incident(exc, method=pending.method))
 
 
 def encoded(answer: Answer) -> bytes:
@@ -82,7 +73,7 @@ def encoded(answer: Answer) -> bytes:
         value = result if isinstance(result, Raw) else _ENCODER.encode(result)
         return b"".join((b'{"jsonrpc":"2.0","result":', value, b',"id":', answer.id, b"}"))
     except Exception as exc:  # noqa: BLE001 -- a result that cannot be encoded
-        return _error(refusal(answer.id, internal_error("", exc)))
+        return _error(refusal(answer.id, incident(exc)))
 
 
 def _error(answer: Answer) -> bytes:

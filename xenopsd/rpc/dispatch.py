@@ -22,8 +22,9 @@ from msgspec import Raw
 
 from idl.calls import CALLS, Call, Debug, Read, RpcDiscover, UpdatesSubscribe
 from idl.errors import InternalError, InvalidRequest, MethodNotFound, ParseError, XenopsError
+from xenopsd.incident import incident
 from xenopsd.rpc.access import Rule
-from xenopsd.rpc.answers import Answer, Pending, internal_error, refusal
+from xenopsd.rpc.answers import Answer, Pending, refusal
 from xenopsd.rpc.envelope import NULL, complaint, is_fatal, needs_structure, parsed, read
 from xenopsd.rpc.limits import DEFAULT, Limits, Usage
 from xenopsd.rpc.params import Reader
@@ -138,7 +139,7 @@ def _method(call: type[Call[Any]], service: Service) -> Method:
         except XenopsError as exc:
             return _told(request, exc)
         except Exception as exc:  # noqa: BLE001 -- a fault of ours, told by its incident
-            return _told(request, internal_error(request.method, exc))
+            return _told(request, incident(exc, method=request.method))
 
     return _as_method(method)
 

@@ -122,7 +122,7 @@ def test_good_params_become_the_call(method, params, call):
         (
             "VIF.add",
             '{"vif":{"id":"a/b","mac":"zz","backend":{"type":"bridge","name":"b"}}}',
-            "vif.mac: 'zz' is no valid mac",
+            "vif.mac: 'zz' is not a MAC like 02:00:00:00:00:01",
         ),
         ("HOST.set_worker_pool_size", '{"size":true}', "size: expected int, got bool"),
     ],
