@@ -40,7 +40,7 @@ def directory() -> Iterator[Path]:
 def shared_daemon() -> Iterator[DaemonProcess]:
     """Serves many tests, and is never restarted."""
     with tempfile.TemporaryDirectory(prefix="xenopsd-") as name:
-        daemon = configured(Path(name), "").start()
+        daemon = configured(Path(name), "[reboot]\ndelay = 0.2\n").start()
         daemon.recovered()
         try:
             yield daemon

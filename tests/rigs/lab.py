@@ -193,8 +193,9 @@ class Lab:
         return found
 
     def _idle(self, id: str) -> bool:
-        state = self.stat(id).state
-        return state.operation is None and state.queue_depth == 0
+        """Nothing goes on, checks included, which queue_depth does not count."""
+        queues = self.client.host.get_diagnostics().queues
+        return self.stat(id).state.operation is None and id not in [q.vm for q in queues]
 
 
 def domain_of(daemon: DaemonProcess, id: str) -> dict[str, Any] | None:
