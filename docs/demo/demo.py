@@ -285,7 +285,7 @@ class Demo:
         host = self._client.host.query()
         narrator.calls("HOST.query", f"backend {host.backend}, epoch {host.epoch}")
         # Ready is when the sockets answer; the backend is opened beside that.
-        _eventually(lambda: self._client.host.query().features, "the backend is open")
+        _eventually(lambda: not self._client.host.query().recovering, "the backend is open")
         self._client.debug.trigger("set-latency", ["*", str(ONE_STEP)])
         narrator.says("A second client watches on a connection of its own (to the right).")
         self._watcher.start()
