@@ -398,15 +398,18 @@ class Service:
             return self._tasks.encoded(call.id)
         return _then(waiting, lambda: self._tasks.encoded(call.id))
 
-    def _task_cancel(self, call: calls.TaskCancel, _caller: Caller) -> None:
+    def _task_cancel(self, call: calls.TaskCancel, _caller: Caller) -> Any:
         task = self._tasks.open(call.id)
         if task is None:
             self._tasks.encoded(call.id)
-            return
+            return None
         execution = self._state.execution_of(call.id)
-        if execution is not None:
-            executor = self._state.executor
-            executor.later(lambda: executor.cancel(execution))
+        if execution is None:
+            return None
+        # Ending a queued task writes the task log: not on the loop, but before the answer.
+        return asyncio.ensure_future(
+            asyncio.to_thread(self._state.executor.cancel, execution)
+        )
 
     def _task_destroy(self, call: calls.TaskDestroy, _caller: Caller) -> None:
         self._tasks.destroy(call.id)
