@@ -73,7 +73,7 @@ class VmPause(_MicroOp, frozen=True, kw_only=True, tag="vm_pause"):
 
 
 class VmUnpause(_MicroOp, frozen=True, kw_only=True, tag="vm_unpause"):
-    """Let the vCPUs run."""
+    """Let the vCPUs run; those of a guest that has stopped since have run."""
 
 
 class VmRequestShutdown(_MicroOp, frozen=True, kw_only=True, tag="vm_request_shutdown"):
@@ -319,7 +319,9 @@ NEEDS_DOMAIN: tuple[type[MicroOp], ...] = (
     VmCreateDeviceModel,
     VmUnpause,
     VmSave,
+    VmResumeSaved,
     VmRestore,
+    VmSpendImage,
     VmSetVcpus,
     VmSetMemory,
     VmSetXsdata,
@@ -372,7 +374,7 @@ def inverse(op: MicroOp) -> tuple[MicroOp, ...]:  # noqa: PLR0911, PLR0912, C901
         case VmPause():
             return (VmUnpause(),)
         case VmUnpause():
-            return (VmPause(),)
+            return (VmPause(if_running=True),)
         case VmSave(image=image):
             return (VmResumeSaved(), VmDropImage(image=image))
         case VmSpendImage(image=image):

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import structlog
@@ -42,8 +42,8 @@ from xenopsd.inventory import Entry
 from xenopsd.memory import Balloon, Memory, squeeze, stretch
 from xenopsd.microop import Hook, MicroOp
 from xenopsd.perform import Performer
-from xenopsd.plan import guest, lifecycle, planner
-from xenopsd.plan.plan import Plan, Segment, Snapshot, undo
+from xenopsd.plan import guest, planner, recovery
+from xenopsd.plan.plan import Plan, Segment, Snapshot, rest
 from xenopsd.reconcile import Facts, OpenPlan, Repair, Verdict, reconcile
 from xenopsd.record import VmExtra
 
@@ -307,7 +307,7 @@ class Operations:
             return None
         if snapshot.domain is None and was_live:
             log.warning("domain_lost", vm=entry.id)
-            return replace(_clear(snapshot), reason="lost")
+            return replace(recovery.cleared(snapshot), reason="lost")
         return guest.check(snapshot)
 
     # Recovery
@@ -366,24 +366,45 @@ class Operations:
                 self._settled(entry)
                 return None
             case Verdict.CLEAR:
-                plan = replace(_clear(self._snapshot(entry)), reason=repair.reason)
+                ahead = [] if open_plan is None else open_plan.ahead
+                plan = recovery.cleared(self._snapshot(entry), ahead)
+                if facts.falls:
+                    plan = replace(plan, reason=repair.reason)
                 if open_plan is not None:
-                    self._turn(execution, entry, plan)
+                    self._turn_back(execution, entry, plan)
                     return None
                 return plan
             case Verdict.TURN_BACK:
                 assert open_plan is not None
-                back = undo(open_plan.plan, open_plan.done, intended=open_plan.intended)
                 self._replay(entry, open_plan)
-                self._turn(execution, entry, back)
+                back = recovery.turned_back(
+                    open_plan.plan,
+                    open_plan.done,
+                    self._snapshot(entry),
+                    intended=open_plan.intended,
+                    loss=facts.loss,
+                )
+                self._turn_back(execution, entry, back)
                 return None
             case Verdict.CONTINUE:
                 assert open_plan is not None
-                self._replay(entry, open_plan)
-                execution.run = Run(
-                    open_plan.plan, direction=open_plan.direction, done=open_plan.done
-                )
+                self._carry_on(execution, entry, open_plan, facts.loss)
                 return None
+
+    def _carry_on(
+        self, execution: Execution, entry: Entry, open_plan: OpenPlan, loss: str | None
+    ) -> None:
+        self._replay(entry, open_plan)
+        back = open_plan.direction == "back"
+        execution.run = Run(open_plan.plan, direction=open_plan.direction, done=open_plan.done)
+        if entry.domain is not None:
+            return
+        snapshot = self._snapshot(entry)
+        plan = recovery.carried_on(
+            open_plan.plan, open_plan.done, snapshot, loss=loss, back=back
+        )
+        if plan != rest(open_plan.plan, open_plan.done):
+            self._turn(execution, entry, plan, open_plan.direction)
 
     def _replay(self, entry: Entry, open_plan: OpenPlan) -> None:
         """Take in what the steps that were done have changed of the running record."""
@@ -393,20 +414,26 @@ class Operations:
             self._performer.replay(entry, step, segment.incarnation, at)
         entry.changed()
 
-    def _turn(self, execution: Execution, entry: Entry, plan: Plan) -> None:
+    def _turn_back(self, execution: Execution, entry: Entry, plan: Plan) -> None:
         """Undo, or clear, what a cut operation has left; its task is `Interrupted`."""
         if execution.error is None:
             execution.error = Interrupted(task=execution.task_id, begun=True)
+        self._turn(execution, entry, plan, "back")
+
+    def _turn(
+        self, execution: Execution, entry: Entry, plan: Plan, direction: Literal["forward", "back"]
+    ) -> None:
+        error = execution.error.error_object() if execution.error else None
         entry.journal.append(
             Turned(
-                direction="back",
+                direction=direction,
                 task=execution.task.id if execution.task else None,
                 plan=Raw(_encode(plan)),
-                error=Raw(_encode(execution.error.error_object())),
+                error=Raw(_encode(error)),
             ),
             durable=self.executor.context.always_fsync,
         )
-        execution.run = Run(plan, direction="back")
+        execution.run = Run(plan, direction=direction)
 
     def _doubt(self, execution: Execution, entry: Entry, reason: str) -> None:
         """Touch nothing; the journal is kept aside, for whoever looks."""
@@ -504,13 +531,3 @@ def _plugged(domain: Domain | None) -> set[str]:
 
 def _finishing(steps: list[MicroOp]) -> Plan:
     return Plan(segments=[Segment(finish=True, steps=steps)])
-
-
-def _clear(snapshot: Snapshot) -> Plan:
-    """Remove what is left of a domain; of an image that was spent, the record too."""
-    image = snapshot.extra.image
-    drop: list[MicroOp] = []
-    if image is not None and image.spent:
-        drop = [microop.VmDropImage(image=image.path)]
-    down = lifecycle.tear_down(snapshot)
-    return Plan(segments=[replace(down, steps=[*down.steps, *drop])])

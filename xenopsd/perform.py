@@ -14,7 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from backends.interface import Backend, Waiting
-from idl.errors import DeadlineExceeded, HookFailed
+from idl.errors import BadPowerState, DeadlineExceeded, HookFailed
 from idl.ids import DeviceId, VmId
 from idl.metadata import Metadata
 from idl.pci import Pci
@@ -108,10 +108,10 @@ class Performer:
                     self.release(entry.id)
                 return waiting
             case microop.VmPause(if_running=if_running):
-                if not (if_running and self._has_stopped(entry.id)):
+                if not (if_running and self._runs_no_more(entry.id)):
                     backend.vm.pause(call, vm)
             case microop.VmUnpause():
-                backend.vm.unpause(call, vm)
+                self._unpause(entry.id, vm, call)
             case microop.VmRequestShutdown(reason=reason):
                 return backend.vm.request_shutdown(call, vm, reason)
             case microop.VmAwaitShutdown():
@@ -176,9 +176,18 @@ class Performer:
                     return backend.pci.unplug(call, vm, pci, force=force)
         return None
 
-    def _has_stopped(self, vm: VmId) -> bool:
+    def _runs_no_more(self, vm: VmId) -> bool:
         domain = self.backend.host.domain(vm)
         return domain is None or domain.stopped is not None
+
+    def _unpause(self, id: VmId, vm: Vm, call: BackendCall) -> None:
+        try:
+            self.backend.vm.unpause(call, vm)
+        except BadPowerState:
+            # Repeated after a crash: it may have run and stopped, which a check will see to.
+            domain = self.backend.host.domain(id)
+            if domain is None or domain.stopped is None:
+                raise
 
     def _create(self, vm: Vm, call: BackendCall) -> Waiting | None:
         granted = self.reserve(vm.id, vm.memory_dynamic_min, vm.memory_dynamic_max)

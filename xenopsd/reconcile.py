@@ -12,9 +12,13 @@ from typing import Literal
 
 from backends.interface import Domain
 from idl.vm import PowerState
-from xenopsd.microop import NEEDS_DOMAIN, VmCreate
+from xenopsd.microop import NEEDS_DOMAIN, MicroOp, VmCreate, VmDestroy, VmPause
 from xenopsd.plan.plan import Plan
 from xenopsd.record import VmExtra, half_built
+
+#: Why a VM is without its domain.
+LOST = "lost"
+RESTARTED = "the host restarted"
 
 
 class Verdict(StrEnum):
@@ -44,6 +48,20 @@ class OpenPlan:
     done: int
     intended: bool
 
+    @property
+    def ahead(self) -> list[MicroOp]:
+        """The steps that are not done."""
+        return [step for step, _ in self.plan.steps()[self.done :]]
+
+    @property
+    def in_domain(self) -> bool:
+        """It has come to where there is a domain: made by it, or needed by the next step."""
+        past = [step for step, _ in self.plan.steps()[: self.done]]
+        made = next((s for s in reversed(past) if isinstance(s, VmCreate | VmDestroy)), None)
+        following = self.ahead[:1]
+        needed = bool(following) and isinstance(following[0], NEEDS_DOMAIN)
+        return isinstance(made, VmCreate) or needed or following == [VmPause()]
+
 
 @dataclass(frozen=True, slots=True)
 class Facts:
@@ -64,7 +82,8 @@ class Facts:
         if self.open is not None:
             known |= {segment.incarnation for segment in self.open.plan.segments}
         elif self.extra.incarnation is None:
-            return False
+            # Ours though no record has it; but what runs beside its own image is not told by it.
+            return self.extra.image is not None and not self.extra.image.spent
         return self.domain.incarnation not in known
 
     @property
@@ -82,30 +101,49 @@ class Facts:
 
     @property
     def bereft(self) -> bool:
-        """The next step needs a domain, and there is none."""
-        if self.open is None or self.domain is not None:
-            return False
-        ahead = self.open.plan.steps()[self.open.done :]
-        return bool(ahead) and isinstance(ahead[0][0], NEEDS_DOMAIN)
+        """The plan has come to where there is a domain, and there is none."""
+        return self.open is not None and self.domain is None and self.open.in_domain
+
+    @property
+    def spent(self) -> bool:
+        """The memory in its image may have run on: after a crash of the host the record, which
+        is durable, knows that better than the journal."""
+        return self.extra.image is not None and self.extra.image.spent
 
     @property
     def outlived(self) -> bool:
         """The plan is about a domain that the host's restart has taken away."""
         if self.open is None or not self.rebooted:
             return False
-        ahead = self.open.plan.steps()[self.open.done :]
-        return any(isinstance(step, (*NEEDS_DOMAIN, VmCreate)) for step, _ in ahead)
+        return any(isinstance(step, (*NEEDS_DOMAIN, VmCreate)) for step in self.open.ahead)
 
     @property
     def lost(self) -> bool:
-        """It is recorded as running, or something of it is left, and it has no domain."""
-        if self.domain is not None:
-            return False
-        image = self.extra.image
-        if image is not None:
-            # What a suspended VM leaves (its layers) it needs again.
-            return image.spent
-        return self.leftovers or self.extra.power_state is not PowerState.HALTED
+        """It has no domain, and is recorded as having one, or as having run on from its image."""
+        if self.domain is not None or self.extra.image is not None:
+            return self.domain is None and self.spent
+        return self.extra.power_state is not PowerState.HALTED
+
+    @property
+    def littered(self) -> bool:
+        """It has no domain, and something of one is left."""
+        return self.domain is None and (self.leftovers or self.lost)
+
+    @property
+    def falls(self) -> bool:
+        """It was not halted, and without a domain it will be."""
+        recorded = self.extra.power_state is not PowerState.HALTED
+        return recorded and (self.extra.image is None or self.spent)
+
+    @property
+    def loss(self) -> str | None:
+        """Why it has no domain any more, "" where it had none; None where nothing is left of
+        one."""
+        if not self.littered:
+            return None
+        if not self.falls:
+            return ""
+        return RESTARTED if self.rebooted else LOST
 
 
 Row = tuple[Callable[[Facts], bool], Verdict, str]
@@ -118,7 +156,7 @@ TABLE: tuple[Row, ...] = (
     ),
     (lambda f: f.back, Verdict.CONTINUE, "its operation was being undone: undo the rest"),
     (
-        lambda f: f.finishing and f.bereft,
+        lambda f: f.bereft and (f.finishing or f.spent),
         Verdict.CLEAR,
         "its domain is gone, and its image was spent or is none",
     ),
@@ -134,12 +172,9 @@ TABLE: tuple[Row, ...] = (
         "the host restarted in the middle of its operation",
     ),
     (lambda f: f.open is not None, Verdict.CONTINUE, "its operation can be carried on"),
-    (
-        lambda f: f.lost and f.rebooted,
-        Verdict.CLEAR,
-        "the host restarted",
-    ),
-    (lambda f: f.lost, Verdict.CLEAR, "lost"),
+    (lambda f: f.lost and f.rebooted, Verdict.CLEAR, RESTARTED),
+    (lambda f: f.lost, Verdict.CLEAR, LOST),
+    (lambda f: f.littered, Verdict.CLEAR, "something is left of a domain that is gone"),
     (
         lambda f: f.domain is not None and half_built(f.domain, f.extra),
         Verdict.CLEAR,

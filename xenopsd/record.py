@@ -89,14 +89,15 @@ def advanced(  # noqa: PLR0911  # one arm a micro-op
     """
     match op:
         case microop.VmCreate():
-            resuming = extra.image is not None and extra.running is not None
+            # Replayed after a crash, the image of a resume may be gone from the record already.
+            known = extra.image is not None or extra.incarnation == incarnation
             return replace(
                 extra,
                 incarnation=incarnation,
                 boot=boot,
                 settled=False,
                 preserved=None,
-                running=extra.running if resuming else vm,
+                running=extra.running if known and extra.running is not None else vm,
                 last_start_time=now,
             )
         case microop.VmDestroy():
