@@ -156,6 +156,8 @@ class Execution:
         self.with_host = False
         #: A written-off call of this operation is still out; what follows waits for it.
         self.abandoned = False
+        #: What that call was carrying out: its micro-op, and the object of it.
+        self.stuck_in = ("", "")
         #: Guards `holder` against a step that returns while it is being written off.
         self.lock = threading.Lock()
         self.holder: int | None = None

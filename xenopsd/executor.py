@@ -269,6 +269,9 @@ class Executor:
         execution.failed_at = execution.failed_at or execution.micro_op
         execution.error = execution.error or error
         if run is not None:
+            if not run.over:
+                op = run.step[0]
+                execution.stuck_in = microop.name(op), microop.subject(op, entry.id)
             owed = rest(run.plan, run.done)
             if run.cancellable:
                 owed = undo(run.plan, run.done, intended=True)

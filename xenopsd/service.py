@@ -312,17 +312,27 @@ class Service:
     def _running(self, snapshot: Snapshot[Execution]) -> RunningMicroOp | None:
         item = snapshot.items[0]
         holder = self._state.pool.holder(snapshot.key)
-        if holder is None or item.micro_op is None:
-            return None
         now = self._state.executor.context.clock()
-        run = item.run
+        name, subject = _present(item, snapshot.key)
+        if holder is not None and name:
+            return RunningMicroOp(
+                name=name,
+                object=subject,
+                holder=holder.thread,
+                age=now - holder.since,
+                deadline=None if holder.deadline is None else holder.deadline - now,
+                written_off=holder.written_off,
+            )
+        job = item.lost_job or (item.run.job if item.run else None)
+        if job is None:
+            return None
         return RunningMicroOp(
-            name=item.micro_op,
-            object=microop.subject(run.step[0], snapshot.key) if run and not run.over else "",
-            holder=holder.thread,
-            age=now - holder.since,
-            deadline=None if holder.deadline is None else holder.deadline - now,
-            written_off=holder.written_off,
+            name=name,
+            object=subject,
+            holder=f"job-{snapshot.key}",
+            age=now - item.step_began,
+            deadline=None if item.abandoned else job.deadline - now,
+            written_off=item.abandoned,
         )
 
     def _open_intents(self) -> list[OpenIntent]:
@@ -460,6 +470,16 @@ class Service:
     @property
     def _updates(self) -> Updates:
         return self._state.executor.context.updates
+
+
+def _present(item: Execution, vm: str) -> tuple[str, str]:
+    """The micro-op that is being carried out, and its object."""
+    run = item.run
+    if item.abandoned:
+        return item.stuck_in
+    if run is None or run.over:
+        return "", ""
+    return microop.name(run.step[0]), microop.subject(run.step[0], vm)
 
 
 def _identity(call: Call[Any]) -> bytes:
