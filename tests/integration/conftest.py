@@ -37,23 +37,41 @@ def directory() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def shared_daemon() -> Iterator[DaemonProcess]:
-    """Serves many tests, and is never restarted."""
-    with tempfile.TemporaryDirectory(prefix="xenopsd-") as name:
-        daemon = configured(Path(name), "[reboot]\ndelay = 0.2\n").start()
-        daemon.recovered()
-        try:
-            yield daemon
-        finally:
-            daemon.kill()
+def serve() -> Iterator[Callable[[str], DaemonProcess]]:
+    """The one daemon of each configuration; they serve many tests and are never restarted."""
+    with ExitStack() as stack:
+        serving: dict[str, DaemonProcess] = {}
+
+        def served(config: str) -> DaemonProcess:
+            if config not in serving:
+                name = stack.enter_context(tempfile.TemporaryDirectory(prefix="xenopsd-"))
+                daemon = serving[config] = configured(Path(name), config)
+                stack.callback(daemon.kill)
+                daemon.start()
+                daemon.recovered()
+            return serving[config]
+
+        yield served
 
 
 @pytest.fixture
-def lab(shared_daemon: DaemonProcess) -> Iterator[Lab]:
-    """The shared daemon; the test's VMs are removed at its end, and leave nothing."""
-    found = Lab(shared_daemon)
-    yield found
-    found.close()
+def shared(serve: Callable[[str], DaemonProcess]) -> Iterator[Callable[[str], Lab]]:
+    """The shared daemon of a configuration; the test's VMs are removed at its end, and leave
+    nothing."""
+    with ExitStack() as stack:
+
+        def lab(config: str) -> Lab:
+            found = Lab(serve(config))
+            stack.callback(found.close)
+            return found
+
+        yield lab
+
+
+@pytest.fixture
+def lab(shared: Callable[[str], Lab]) -> Lab:
+    """The shared daemon of those tests that need nothing special of it."""
+    return shared("[reboot]\ndelay = 0.2\n")
 
 
 @pytest.fixture
