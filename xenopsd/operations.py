@@ -105,7 +105,11 @@ class Operations:
         if isinstance(request, calls.Queued):
             return self._configure(request, execution, entry)
         assert isinstance(request, calls.Operation)
-        return planner.plan(request, self._snapshot(entry))
+        snapshot = self._snapshot(entry)
+        if snapshot.lost:
+            # Should it be refused, what its domain has left behind is cleared all the same.
+            self.executor.check(entry.id)
+        return planner.plan(request, snapshot)
 
     # Records
 
@@ -301,11 +305,10 @@ class Operations:
     def _check(self, entry: Entry | None) -> Plan | None:
         if entry is None or entry.meta is None or entry.damaged:
             return None
-        was_live = entry.power_state in (PowerState.RUNNING, PowerState.PAUSED)
         snapshot = self._snapshot(entry)
         if entry.attention is not None:
             return None
-        if snapshot.domain is None and was_live:
+        if snapshot.lost:
             log.warning("domain_lost", vm=entry.id)
             return replace(recovery.cleared(snapshot), reason="lost")
         return guest.check(snapshot)

@@ -95,6 +95,11 @@ def tear_down(snapshot: Snapshot, *, hooks: Sequence[MicroOp] = ()) -> Segment:
     return Segment(finish=True, incarnation=incarnation, steps=steps)
 
 
+def _cleared(snapshot: Snapshot) -> list[Segment]:
+    """Before a new domain: what a lost one has left behind goes."""
+    return [tear_down(snapshot)] if snapshot.lost else []
+
+
 def ask_guest(
     snapshot: Snapshot, *, timeout: float, force: bool, reboot: bool, hooks: Sequence[MicroOp]
 ) -> Segment:
@@ -115,7 +120,8 @@ def ask_guest(
 def start(call: VmStart, snapshot: Snapshot) -> Plan:
     """VM.start."""
     snapshot.require(PowerState.HALTED)
-    return Plan(reason="started", segments=[bring_up(snapshot, paused=call.paused)])
+    up = bring_up(snapshot, paused=call.paused)
+    return Plan(reason="started", segments=[*_cleared(snapshot), up])
 
 
 def shutdown(call: VmShutdown, snapshot: Snapshot) -> Plan:
@@ -199,7 +205,8 @@ def single(call: VmCreate | VmBuild | VmCreateDeviceModel | VmDestroy, snapshot:
     match call:
         case VmCreate():
             snapshot.require(PowerState.HALTED)
-            return _alone(microop.VmCreate(), snapshot.fresh)
+            alone = _alone(microop.VmCreate(), snapshot.fresh)
+            return replace(alone, segments=[*_cleared(snapshot), *alone.segments])
         case VmBuild():
             return _alone(microop.VmBuild(), snapshot.require_domain().incarnation)
         case VmCreateDeviceModel():

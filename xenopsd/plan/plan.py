@@ -106,6 +106,11 @@ class Snapshot:
         """Its power state."""
         return power_state(self.domain, self.extra)
 
+    @property
+    def lost(self) -> bool:
+        """Its domain went by itself, and what was plugged may be left."""
+        return self.domain is None and self.extra.incarnation is not None
+
     def require(self, *expected: PowerState) -> None:
         """Raises BadPowerState unless the VM is in one of these."""
         if self.state not in expected:
