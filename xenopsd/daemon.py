@@ -428,6 +428,7 @@ class Daemon:
         if damaged:
             self._set_aside(entry, damaged)
         if owner is not None:
+            entry.claimed_by = owner
             reason = f"the instance {owner} of this host claims it too"
             entry.attention = Attention(reason=reason, since=self._executor.context.wall())
         self._inventory.put(entry)

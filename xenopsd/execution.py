@@ -18,7 +18,8 @@ from idl import calls
 from idl.calls import Call as WireCall
 from idl.errors import Cancelled, DeadlineExceeded, XenopsError
 from idl.ids import VmId
-from journal.records import Done
+from idl.update import ObjectType
+from journal.records import Done, Turned
 from xenopsd.microop import WEIGHTS, MicroOp, name
 from xenopsd.plan.plan import Plan, Segment
 from xenopsd.queues import Lease
@@ -92,8 +93,8 @@ class Run:
     asked_at: float | None = None
     job: Job | None = None
     skipped: bool = False
-    #: Steps that are done and not yet recorded as such.
-    owed: list[Done] = field(default_factory=list)
+    #: What has happened and is not yet recorded: it is written before the next record.
+    owed: list[Done | Turned] = field(default_factory=list)
     steps: list[tuple[MicroOp, Segment]] = field(init=False)
     weights: list[int] = field(init=False)
 
@@ -115,11 +116,6 @@ class Run:
     def cancellable(self) -> bool:
         """Whether the present step may be given up."""
         return not self.over and not self.step[1].finish and self.direction == "forward"
-
-    def take_owed(self) -> list[Done]:
-        """What is to be written before the next record."""
-        owed, self.owed = self.owed, []
-        return owed
 
     def next(self) -> None:
         """The present step is done."""
@@ -151,6 +147,8 @@ class Execution:
         self.result: object = None
         self.begun_at = 0.0
         self.state_before: tuple[str, str | None] = ("", None)
+        #: The VM and its devices then, where the operation may remove some.
+        self.objects_before: list[tuple[ObjectType, str]] = []
         self.interrupted = False
         #: Started because the host was: see `auto_start`.
         self.with_host = False
@@ -158,9 +156,8 @@ class Execution:
         self.abandoned = False
         #: What that call was carrying out: its micro-op, and the object of it.
         self.stuck_in = ("", "")
-        #: Guards `holder` against a step that returns while it is being written off.
+        #: Guards `eventfd`.
         self.lock = threading.Lock()
-        self.holder: int | None = None
         self.lease: Lease[Execution] | None = None
         self.call: BackendCall | None = None
         self.lost_job: Job | None = None

@@ -20,6 +20,7 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from backends.interface import Domain, Waiting
+from idl import calls
 from idl.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -35,13 +36,13 @@ from idl.ids import VmId
 from idl.task import ErrorObject, Subtask
 from idl.vm import Attention, RunningOperation
 from journal.errors import JournalUnwritable, StoreUnwritable
-from journal.records import Begun, Done, Ended, Intent, Turned
+from journal.records import Begun, Direction, Done, Ended, Intent, Turned
 from journal.store import Store
 from journal.tasklog import TaskLog
 from xenopsd import microop, queues
 from xenopsd.bridge import Bridge
 from xenopsd.errands import Errands, start
-from xenopsd.execution import BackendCall, Check, Execution, Job, Run
+from xenopsd.execution import BackendCall, Check, Execution, Job, Recover, Run
 from xenopsd.incident import incident
 from xenopsd.inventory import Entry, Inventory
 from xenopsd.killpoints import KillPoints
@@ -128,8 +129,6 @@ class Executor:
         execution = lease.item
         if self.performer is None:
             return Parked(None)  # until the backend has been observed
-        with execution.lock:
-            execution.holder = lease.generation
         if execution.abandoned and not self._returned(execution):
             return Parked(None)
         if execution.run is None:
@@ -147,11 +146,7 @@ class Executor:
     def written_off(self, lease: Lease[Execution]) -> None:
         """The call did not let go: answer for it, and let nothing else near its VM."""
         execution = lease.item
-        with execution.lock:
-            if execution.holder != lease.generation:
-                return
-            execution.holder = None
-            execution.abandoned = True
+        execution.abandoned = True
         self._abandon(execution)
 
     def returned(self, lease: Lease[Execution]) -> None:
@@ -197,12 +192,14 @@ class Executor:
             self.enqueue(Execution(Check(vm), vm))
 
     def cancel(self, execution: Execution) -> None:
-        """Give up a task: at once where it has not begun, else at its next cancel point."""
-        assert self.pool is not None
-        gone = self.pool.withdraw(execution.vm, lambda item: item is execution)
-        if gone:
+        """Give up a task: at once where it has not begun, else at its next cancel point.
+
+        A repair begins all the same: its operation had begun.
+        """
+        if not isinstance(execution.request, Recover) and self.withdraw(execution):
             self._end_cancelled(execution)
             return
+        assert self.pool is not None
         execution.cancel()
         run = execution.run
         if run is not None and run.cancellable:
@@ -237,15 +234,19 @@ class Executor:
         for queued in self.pool.withdraw(vm, lambda item: item.is_operation):
             self._end_cancelled(queued)
         head = self.pool.head(vm)
-        if head is None or not head.is_operation or head.is_hard_shutdown:
+        if head is None or isinstance(head.request, calls.Queued) or head.is_hard_shutdown:
             return
         head.cancel()
         head.hurried = True
         self.pool.wake(vm)
-        lease, call = head.lease, head.call
-        if lease is not None and call is not None:
-            # The kill lane takes over if the micro-op has not let go by then.
-            self.pool.deadline(lease, self.context.clock() + self.context.deadlines.hurry)
+        self._hasten(head)
+
+    def _hasten(self, execution: Execution) -> None:
+        """Let the kill lane take over if the micro-op has not let go soon."""
+        assert self.pool is not None
+        lease = execution.lease
+        if lease is not None and execution.call is not None:
+            self.pool.hasten(lease, self.context.clock() + self.context.deadlines.hurry)
 
     def _break(self, execution: Execution) -> None:
         if execution.hurried:
@@ -277,7 +278,7 @@ class Executor:
                 owed = undo(run.plan, run.done, intended=True)
             # Before the task is answered: after a crash the repair is still owed, and without
             # this record an ended task would have its journal thrown away.
-            self._turn(execution, entry, owed, outlives=True)
+            self.turn(execution, entry, owed, outlives=True)
         self.answer(execution)
         execution.task = None
         execution.future = None
@@ -318,19 +319,25 @@ class Executor:
         execution.lease = lease
         if entry is not None:
             execution.state_before = _state(entry)
+            if not execution.is_operation:
+                execution.objects_before = entry.objects()
             self._show(entry, execution)
+        failed = False
         try:
-            execution.checkpoint()
+            if not isinstance(execution.request, Recover):
+                execution.checkpoint()
             plan = self._begin_request(execution, entry)
             if execution.run is None and plan is not None and plan.steps():
                 assert entry is not None
                 self._journal_begun(execution, entry, plan)
                 execution.run = Run(plan)
         except (XenopsError, JournalUnwritable, StoreUnwritable) as error:
-            execution.error = wire_error(error)
+            execution.error, failed = wire_error(error), True
         except Exception as error:  # noqa: BLE001  # a worker's top frame: the task must end
-            execution.error = incident(error)
+            execution.error, failed = incident(error), True
         if execution.run is None:
+            if isinstance(execution.request, Recover) and failed and entry is not None:
+                self.doubt(entry, f"its repair could not begin: {execution.error}")
             self._finish(execution, self.context.inventory.get(execution.vm))
             return queues.Ended()
         return self._carry(execution, execution.run, lease)
@@ -391,15 +398,21 @@ class Executor:
         assert self.pool is not None
         if not self.pool.deadline(lease, call.deadline):
             return None
+        if execution.hurried:
+            # Looked at after the call has been declared: who hurries later finds it there.
+            self._hasten(execution)
+        waiting: Waiting | None = None
+        failure: Exception | None = None
         try:
             waiting = self._perform(entry, op, call)
-        finally:
-            self.pool.deadline(lease, None)
-            execution.call = None
-            with execution.lock:
-                lost = execution.holder != lease.generation
-        if lost:
+        except Exception as error:  # noqa: BLE001  # raised again below
+            failure = error
+        execution.call = None
+        if not self.pool.deadline(lease, None):
+            # Written off: from then on the operation is another thread's.
             return None
+        if failure is not None:
+            raise failure
         return self._after_attempt(execution, run, entry, op, waiting)
 
     def _perform(self, entry: Entry, op: MicroOp, call: BackendCall) -> Waiting | None:
@@ -465,7 +478,8 @@ class Executor:
         self, execution: Execution, run: Run, entry: Entry, record: Intent, *, durable: bool
     ) -> None:
         try:
-            entry.journal.append(*run.take_owed(), record, durable=durable)
+            entry.journal.append(*run.owed, record, durable=durable)
+            run.owed = []
         except JournalUnwritable:
             # Going forward nothing happens without its intent; but what was begun has to be
             # taken back or finished even when that cannot be written.
@@ -534,7 +548,8 @@ class Executor:
             self._job_waiters.append(entry.id)
             return Parked(self.context.clock() + 1.0)
         call = self._call(execution, run, op)
-        job = Job(call.deadline)
+        # A call that keeps its deadline (and ends what it has started) is not broken beside that.
+        job = Job(call.deadline + self.context.deadlines.grace)
         run.job, execution.call = job, call
         work = partial(self._perform, entry, op, call)
         try:
@@ -592,22 +607,11 @@ class Executor:
         if started:
             self._close_subtask(execution, "failed", self.context.clock() - execution.step_began)
         entry.active -= {microop.subject(op, entry.id)}
-        first = execution.error is None
-        if first:
-            execution.error = error
-            execution.failed_at = name if started else None
         if run.cancellable:
+            self._blame(execution, error, name if started else None)
             back = undo(run.plan, run.done, intended=started)
-            self._turn(execution, entry, back)
+            self.turn(execution, entry, back)
             return Again()
-        if first and run.direction == "forward":
-            attempts = run.attempts
-            self._turn(execution, entry, rest(run.plan, run.done), direction="forward")
-            run = execution.run or run
-            run.attempts = attempts
-        return self._again_or_skip(execution, run, entry, name)
-
-    def _again_or_skip(self, execution: Execution, run: Run, entry: Entry, name: str) -> Outcome:
         run.attempts += 1
         run.begun_step = False
         run.waiting_since = None
@@ -615,37 +619,55 @@ class Executor:
         # What a waiting hard shutdown will do anyway need not be tried long.
         if run.attempts < ATTEMPTS and not execution.hurried:
             return Parked(self.context.clock() + BACKOFF * 2**run.attempts)
-        log.error("micro_op_skipped", vm=entry.id, micro_op=name)
-        run.owed.append(Done(step=run.done))
-        run.next()
-        run.skipped = True
+        self._skip(execution, run, entry, name, error)
         return Again()
 
-    def _turn(
+    def _skip(
+        self, execution: Execution, run: Run, entry: Entry, name: str, error: XenopsError
+    ) -> None:
+        """Leave out what was tried long enough: the operation has failed, the rest is done."""
+        log.error("micro_op_skipped", vm=entry.id, micro_op=name)
+        run.skipped = True
+        run.owed.append(Done(step=run.done))
+        run.next()
+        if execution.error is None:
+            self._blame(execution, error, name)
+            # So that it has failed after a crash as well.
+            self.turn(execution, entry, rest(run.plan, run.done), direction=run.direction)
+
+    def _blame(self, execution: Execution, error: XenopsError, micro_op: str | None) -> None:
+        """What an operation fails with is what went wrong first."""
+        if execution.error is None:
+            execution.error = error
+            execution.failed_at = micro_op
+
+    def turn(
         self,
         execution: Execution,
         entry: Entry,
         plan: Plan,
         *,
-        direction: str = "back",
+        direction: Direction = "back",
         outlives: bool = False,
     ) -> None:
         """Go another way from here, and say so in the journal first."""
-        error = execution.error.error_object() if execution.error else None
         task = None if outlives or execution.task is None else execution.task.id
-        skipped = execution.run is not None and execution.run.skipped
         record = Turned(
-            direction="back" if direction == "back" else "forward",
+            direction=direction,
             task=task,
             plan=Raw(_encode(plan)),
-            error=Raw(_encode(error)),
+            error=Raw(_encode(_cause(execution))),
         )
-        owed = execution.run.take_owed() if execution.run is not None else []
+        before = execution.run
+        run = Run(plan, direction=direction, skipped=before is not None and before.skipped)
+        # What outlives the host is not undone before it is known that it is being undone.
+        durable = any(isinstance(op, DURABLE) for op, _ in run.steps)
         try:
-            entry.journal.append(*owed, record, durable=self.context.always_fsync)
+            entry.journal.append(record, durable=durable or self.context.always_fsync)
         except JournalUnwritable:
             log.exception("journal_unwritable", vm=entry.id)
-        execution.run = Run(plan, direction=record.direction, skipped=skipped)
+            run.owed = [record]
+        execution.run = run
         if execution.task is not None:
             execution.task.cancellable = False
 
@@ -654,14 +676,28 @@ class Executor:
     def _end(self, execution: Execution, entry: Entry) -> Outcome:
         """Every step is done: settle the record, then answer."""
         run = execution.run
-        if self.context.inventory.get(entry.id) is entry:
-            self.settle(entry, None if run is None else run.plan.reason)
-            if execution.error is not None and execution.state_before != _state(entry):
-                self._explain(entry, f"{execution.name} failed: {execution.error}")
-            if run is not None and run.skipped and entry.domain is not None:
-                self.doubt(entry, f"{execution.name} failed: {execution.error}")
+        if self.context.inventory.get(entry.id) is entry and run is not None:
+            if entry.attention is None or not isinstance(execution.request, calls.Queued):
+                # Dropping a device's record says nothing about a VM that is in doubt.
+                self.settle(entry, run.plan.reason)
+            self._say_failure(execution, run, entry)
         self._finish(execution, entry)
         return queues.Ended()
+
+    def _say_failure(self, execution: Execution, run: Run, entry: Entry) -> None:
+        """Why the VM is where it is; attention, where it is not where it should be."""
+        _name_end(execution, entry)
+        words = f"{execution.name} failed: {execution.error}"
+        explained = run.plan.reason and not run.skipped
+        if execution.error and execution.state_before != _state(entry) and not explained:
+            self._explain(entry, words)
+        if not run.skipped or entry.domain is None:
+            return
+        if run.direction == "back" and entry.domain.stopped is not None:
+            # Its guest has stopped beside it: what could not be undone in it does not matter.
+            self.check(entry.id)
+        else:
+            self.doubt(entry, words)
 
     def settle(self, entry: Entry, reason: str | None) -> None:
         """Look at the VM, and record it as it is."""
@@ -698,7 +734,9 @@ class Executor:
         try:
             domain = self.performer.backend.host.domain(entry.id)
         except XenopsError as error:
-            self.doubt(entry, f"it cannot be observed: {error}")
+            if entry.attention is None:
+                entry.unseen = True
+                self.doubt(entry, f"it cannot be observed: {error}")
             return False
         self.observed(entry, domain)
         return True
@@ -707,6 +745,8 @@ class Executor:
         """Take an observation in, and announce what changed."""
         before, entry.domain = entry.domain, domain
         entry.observed_at = self.context.wall()
+        if entry.unseen:
+            entry.unseen, entry.attention = False, None
         entry.changed()
         if before == domain or (before and domain and _alike(before, domain)):
             return
@@ -729,6 +769,8 @@ class Executor:
         if entry is not None:
             if execution.run is not None and logged:
                 self.cross_out(entry)
+            for kind, id in set(execution.objects_before) - set(entry.objects()):
+                self.context.updates.remove(kind, id)
             self._touch(entry)
         self._after(execution, task)
 
@@ -785,16 +827,8 @@ class Executor:
         return logged
 
     def _error_object(self, execution: Execution) -> ErrorObject | None:
-        error = execution.error
-        if error is None:
-            return None
-        if isinstance(error, Interrupted) and error.begun and error.recovered_to is None:
-            entry = self.context.inventory.get(execution.vm)
-            error.recovered_to = str(entry.power_state) if entry else "removed"
-        shown = error.error_object()
-        if execution.failed_at is not None:
-            shown = replace(shown, data={**shown.data, "micro_op": execution.failed_at})
-        return shown
+        _name_end(execution, self.context.inventory.get(execution.vm))
+        return _cause(execution)
 
     def _end_cancelled(self, execution: Execution) -> None:
         execution.error = Cancelled(task=execution.task_id)
@@ -859,7 +893,8 @@ class Executor:
             clock=self.context.clock,
         )
         self.performer.perform(entry, op, call)
-        self._look(entry)
+        # What is observed is written by the holder of the VM's lease alone.
+        self.check(entry.id)
 
     def doubt(self, entry: Entry, reason: str) -> None:
         """Say that a VM needs an administrator."""
@@ -868,6 +903,23 @@ class Executor:
             log.error("attention", vm=entry.id, reason=reason)
         entry.changed()
         self.context.updates.touch("vm", entry.id)
+
+
+def _name_end(execution: Execution, entry: Entry | None) -> None:
+    """An interrupted operation says where the VM was brought."""
+    error = execution.error
+    if isinstance(error, Interrupted) and error.begun and error.recovered_to is None:
+        error.recovered_to = str(entry.power_state) if entry else "removed"
+
+
+def _cause(execution: Execution) -> ErrorObject | None:
+    """The error of an operation, with the micro-op at which it failed."""
+    if execution.error is None:
+        return None
+    shown = execution.error.error_object()
+    if execution.failed_at is None:
+        return shown
+    return replace(shown, data={**shown.data, "micro_op": execution.failed_at})
 
 
 def wire_error(error: Exception) -> XenopsError:

@@ -40,6 +40,7 @@ class Entry:
         "_cached_version",
         "active",
         "attention",
+        "claimed_by",
         "damaged",
         "domain",
         "extra",
@@ -52,6 +53,7 @@ class Entry:
         "recorded",
         "running",
         "stuck",
+        "unseen",
         "version",
     )
 
@@ -65,8 +67,12 @@ class Entry:
         self.domain: Domain | None = None
         self.observed_at: float | None = None
         self.attention: Attention | None = None
+        #: The other instance of this host that has it: then nothing of it is touched.
+        self.claimed_by: str | None = None
         #: A written-off call is still out: only reads and a hard shutdown are admitted.
         self.stuck = False
+        #: It could not be observed, and has `attention` for that alone.
+        self.unseen = False
         self.damaged: tuple[Damage, ...] = ()
         self.operations: list[Execution] = []
         self.running: RunningOperation | None = None

@@ -9,11 +9,10 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 import structlog
-from msgspec import Raw
 from msgspec.structs import replace
 
 from backends.interface import Domain
@@ -33,7 +32,6 @@ from idl.metadata import Metadata
 from idl.task import ErrorObject
 from idl.vm import PowerState
 from journal.intents import VmJournal
-from journal.records import Turned
 from xenopsd import configure, hooks, microop
 from xenopsd.claims import Claims
 from xenopsd.execution import Balance, Check, Execution, Recover, Run
@@ -325,6 +323,10 @@ class Operations:
         if entry.meta is None or entry.damaged:
             execution.error = MetadataCorrupt(path=str(entry.damaged[0].path))
             return None
+        if entry.claimed_by is not None:
+            owner = f"the instance {entry.claimed_by} of this host claims it too"
+            self._doubt(execution, entry, owner)
+            return None
         domain = self.found.get(entry.id)
         self.executor.observed(entry, domain)
         if domain is not None:
@@ -407,7 +409,7 @@ class Operations:
             open_plan.plan, open_plan.done, snapshot, loss=loss, back=back
         )
         if plan != rest(open_plan.plan, open_plan.done):
-            self._turn(execution, entry, plan, open_plan.direction)
+            self.executor.turn(execution, entry, plan, direction=open_plan.direction)
 
     def _replay(self, entry: Entry, open_plan: OpenPlan) -> None:
         """Take in what the steps that were done have changed of the running record."""
@@ -421,22 +423,7 @@ class Operations:
         """Undo, or clear, what a cut operation has left; its task is `Interrupted`."""
         if execution.error is None:
             execution.error = Interrupted(task=execution.task_id, begun=True)
-        self._turn(execution, entry, plan, "back")
-
-    def _turn(
-        self, execution: Execution, entry: Entry, plan: Plan, direction: Literal["forward", "back"]
-    ) -> None:
-        error = execution.error.error_object() if execution.error else None
-        entry.journal.append(
-            Turned(
-                direction=direction,
-                task=execution.task.id if execution.task else None,
-                plan=Raw(_encode(plan)),
-                error=Raw(_encode(error)),
-            ),
-            durable=self.executor.context.always_fsync,
-        )
-        execution.run = Run(plan, direction=direction)
+        self.executor.turn(execution, entry, plan)
 
     def _doubt(self, execution: Execution, entry: Entry, reason: str) -> None:
         """Touch nothing; the journal is kept aside, for whoever looks."""

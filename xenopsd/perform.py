@@ -75,14 +75,18 @@ class Performer:
     def _advance(self, entry: Entry, op: MicroOp, call: BackendCall) -> None:
         if isinstance(op, microop.VmRemoveRecord) or entry.meta is None:
             return
-        entry.extra = advanced(
-            entry.extra,
+        before = entry.extra
+        after = advanced(
+            before,
             op,
             incarnation=call.incarnation,
             vm=entry.meta.vm,
             boot=self.boot,
             now=self.wall(),
         )
+        if after is not before:
+            # A balloon is set beside the VM's queue, and changes nothing that is its own.
+            entry.extra = after
 
     def _effect(  # noqa: PLR0911, PLR0912, PLR0915, C901  # one arm a micro-op
         self, entry: Entry, meta: Metadata, op: MicroOp, call: BackendCall

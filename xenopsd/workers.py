@@ -208,6 +208,20 @@ class WorkerPool(Generic[T]):
                 self._set_alarm(until)
         return True
 
+    def hasten(self, lease: Lease[T], until: float) -> bool:
+        """From any thread: let the call that the step has declared be overdue at `until` already.
+
+        False if the step makes none now.
+        """
+        with self._lock:
+            holder = self._running.get(lease.generation)
+            if holder is None or holder.written_off or holder.deadline is None:
+                return False
+            if holder.overdue_since is None and until < holder.deadline:
+                holder.deadline = until
+                self._set_alarm(until)
+        return True
+
     def recheck(self) -> None:
         """Have the supervisor look at the clock again, for a clock that has been moved."""
         with self._lock:

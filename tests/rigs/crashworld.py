@@ -169,26 +169,33 @@ class Life:
             self._write(*owed, intent)
             owed = []
             self.passing(f"{m.name(op)}:before")
-            try:
-                self._perform(op, segment.incarnation)
-            except StepFailed:
-                if direction == "forward" and not segment.finish:
-                    back = undo(plan, done, intended=True)
-                    self._turn(back, "back", failed=True)
-                    self._run(back, "back", 0, failed=True)
-                    return True
-                if direction == "forward" and not failed:
-                    left = rest(plan, done)
-                    self._turn(left, "forward", failed=True)
-                    return self._run(left, "forward", 0, failed=True)
-                failed = True
-                self.skipped.append(op)
-            else:
+            tries = 1 if direction == "forward" and not segment.finish else 2
+            if self._tried(op, segment.incarnation, tries):
                 self.done.append(op)
                 self.passing(f"{m.name(op)}:after")
+            elif tries == 1:
+                back = undo(plan, done, intended=True)
+                self._turn(back, "back", failed=True)
+                self._run(back, "back", 0, failed=True)
+                return True
+            else:
+                self.skipped.append(op)
+                if not failed:
+                    left = rest(plan, done + 1)
+                    self._turn(left, direction, failed=True)
+                    return self._run(left, direction, 0, failed=True)
             owed = [Record("done", durable=False, step=done)]
             done += 1
         return failed
+
+    def _tried(self, op: MicroOp, incarnation: str | None, tries: int) -> bool:
+        for _ in range(tries):
+            try:
+                self._perform(op, incarnation)
+            except StepFailed:
+                continue
+            return True
+        return False
 
     def _turn(self, plan: Plan, direction: str, *, failed: bool) -> None:
         durable = any(isinstance(op, DURABLE) for op, _ in plan.steps())
