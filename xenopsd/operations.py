@@ -133,10 +133,7 @@ class Operations:
             self._repair_record(entry, meta)
         else:
             configure.keeps_plugged(meta, entry.domain)
-            before = set(entry.objects())
             self._write(entry, meta)
-            for kind, id in before - set(entry.objects()):
-                self.executor.context.updates.remove(kind, id)
         return meta.vm.id
 
     def _create_record(self, meta: Metadata) -> None:
