@@ -39,7 +39,7 @@ from journal.errors import JournalUnwritable, StoreUnwritable
 from journal.records import Begun, Direction, Done, Ended, Intent, Turned
 from journal.store import Store
 from journal.tasklog import TaskLog
-from xenopsd import microop, queues
+from xenopsd import hooks, microop, queues
 from xenopsd.bridge import Bridge
 from xenopsd.errands import Errands, start
 from xenopsd.execution import BackendCall, Check, Execution, Job, Recover, Run
@@ -548,8 +548,9 @@ class Executor:
             self._job_waiters.append(entry.id)
             return Parked(self.context.clock() + 1.0)
         call = self._call(execution, run, op)
-        # A call that keeps its deadline (and ends what it has started) is not broken beside that.
-        job = Job(call.deadline + self.context.deadlines.grace)
+        # A hook keeps its deadline by itself, and then takes its time to end what it has started.
+        slack = hooks.GRACE if isinstance(op, microop.VmHook) else 0.0
+        job = Job(call.deadline + slack)
         run.job, execution.call = job, call
         work = partial(self._perform, entry, op, call)
         try:

@@ -1,5 +1,6 @@
 """Operations carried out by real threads on the real simulator, over disks that can fail."""
 
+import dataclasses
 import errno
 import json
 import threading
@@ -822,3 +823,42 @@ def test_the_step_at_which_a_cut_operation_had_failed_is_still_told(core):
         second.close()
         core.arm("undeaf")
         core.wait(cut)
+
+
+# Hooks
+
+
+@pytest.fixture
+def hooked(lives, tmp_path):
+    """A core with a place for hooks, and how a script gets there."""
+    core = lives(deadlines=QUICK)
+    core.add(SMALL)
+    core.operations.places = dataclasses.replace(
+        core.operations.places, hooks=tmp_path / "hooks"
+    )
+
+    def script(hook, *lines):
+        path = tmp_path / "hooks" / hook / "10-script"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(["#!/bin/sh", *lines]) + "\n")
+        path.chmod(0o755)
+
+    return core, script
+
+
+def test_a_hook_that_fails_fails_a_start(hooked):
+    core, script = hooked
+    script("vm-pre-start", "echo no room", "exit 3")
+    error = core.failed(START)
+    assert (error.data["error"], error.data["status"]) == ("HookFailed", 3)
+    assert error.data["micro_op"] == "vm_hook"
+    assert_tidy(core, "halted")
+
+
+def test_a_hook_that_will_not_end_stands_in_the_way_of_no_hard_shutdown(hooked):
+    """It is killed at its deadline, though it minds no signal but SIGKILL; nobody is in doubt."""
+    core, script = hooked
+    core.completed(START)
+    script("vm-post-shutdown", "trap '' TERM", "sleep 60 & wait; sleep 60")
+    core.completed(HARD)
+    assert_tidy(core, "halted")
