@@ -1,6 +1,5 @@
 """Which of a host's instances has which VM, and what a crash leaves of that."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ def claims(tmp_path: Path, name: str, *vms: str) -> Claims:
 
 
 def owners(tmp_path: Path) -> set[str]:
-    return set(os.listdir(tmp_path / "run" / "owners"))
+    return {path.name for path in (tmp_path / "run" / "owners").iterdir()}
 
 
 def test_of_two_instances_one_has_a_vm(tmp_path):
