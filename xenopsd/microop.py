@@ -170,8 +170,8 @@ class VmSetXsdata(_MicroOp, frozen=True, kw_only=True, tag="vm_set_xsdata"):
 
 
 class VmRecord(_MicroOp, frozen=True, kw_only=True, tag="vm_record"):
-    """Write changed fields of the VM's (or a device's) configuration, durably; with `running`
-    also of what runs."""
+    """Write changed fields of the VM's (or a device's) configuration, durably; of a VM with a
+    domain they are what has been applied to it."""
 
     object: str
     changes: dict[str, Any]

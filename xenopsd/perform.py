@@ -6,11 +6,9 @@ The only place where the planner's values meet the world. Everything here can be
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import msgspec
 import structlog
-from msgspec import Struct
 from msgspec.structs import replace
 
 from backends.interface import Backend, Waiting
@@ -26,11 +24,10 @@ from xenopsd import hooks, microop
 from xenopsd.execution import BackendCall
 from xenopsd.inventory import Entry
 from xenopsd.microop import MicroOp
-from xenopsd.record import VmExtra, advanced
+from xenopsd.record import VmExtra, advanced, altered
 
 log = structlog.get_logger(__name__)
 
-S = TypeVar("S", bound=Struct)
 D = TypeVar("D", Vbd, Vif, Pci)
 
 
@@ -245,12 +242,6 @@ class Performer:
     def _write_meta(self, entry: Entry, meta: Metadata) -> None:
         self.store.write(entry.id, "config", meta, durable=True)
         entry.meta = meta
-
-
-def altered(record: S, changes: dict[str, Any]) -> S:
-    """A record with fields replaced by plain JSON values."""
-    plain = msgspec.to_builtins(record)
-    return msgspec.convert({**plain, **changes}, type(record))
 
 
 def without(meta: Metadata, id: DeviceId) -> Metadata:

@@ -4,6 +4,9 @@
 the end of operations; between, the journal knows more than it does.
 """
 
+from typing import Any, TypeVar
+
+import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -13,6 +16,8 @@ from idl.metadata import Metadata
 from idl.vm import Difference, PowerState, Vm
 from xenopsd import microop
 from xenopsd.microop import MicroOp
+
+S = TypeVar("S", bound=Struct)
 
 #: Fields that apply to a running VM the moment they are configured: the daemon alone reads them.
 LIVE_FIELDS = frozenset({"name", "auto_start", "on_crash", "on_shutdown", "on_reboot"})
@@ -80,7 +85,7 @@ def pending(meta: Metadata, extra: VmExtra) -> dict[str, Difference]:
     }
 
 
-def advanced(  # noqa: PLR0911  # one arm a micro-op
+def advanced(  # noqa: PLR0911, C901  # one arm a micro-op
     extra: VmExtra, op: MicroOp, *, incarnation: str | None, vm: Vm, boot: str, now: float
 ) -> VmExtra:
     """The running configuration after a micro-op has had its effect.
@@ -117,12 +122,22 @@ def advanced(  # noqa: PLR0911  # one arm a micro-op
             return replace(extra, image=None, running=None if gone else extra.running)
         case microop.VmPreserve():
             return replace(extra, preserved=incarnation)
+        case microop.VmRecord(object=object, changes=changes) if object == vm.id:
+            if extra.running is None or extra.incarnation is None:
+                return extra
+            # Of a VM with a domain only what has been applied to it is recorded by a micro-op.
+            return replace(extra, running=altered(extra.running, changes))
         case microop.VmSetVcpus(vcpus=vcpus) if extra.running is not None:
             return replace(extra, running=replace(extra.running, vcpus=vcpus))
         case microop.VmSetXsdata(xsdata=xsdata) if extra.running is not None:
             return replace(extra, running=replace(extra.running, xsdata=xsdata))
         case _:
             return extra
+
+
+def altered(record: S, changes: dict[str, Any]) -> S:
+    """A record with fields replaced by plain JSON values."""
+    return msgspec.convert({**msgspec.to_builtins(record), **changes}, type(record))
 
 
 def concluded(
