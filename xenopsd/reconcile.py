@@ -12,7 +12,7 @@ from typing import Literal
 
 from backends.interface import Domain
 from idl.vm import PowerState
-from xenopsd.microop import NEEDS_DOMAIN, MicroOp, VmCreate, VmDestroy, VmPause
+from xenopsd.microop import NEEDS_DOMAIN, MicroOp, VmCreate, VmDelay, VmDestroy, VmPause
 from xenopsd.plan.plan import Plan
 from xenopsd.record import VmExtra, half_built
 
@@ -105,6 +105,12 @@ class Facts:
         return self.open is not None and self.domain is None and self.open.in_domain
 
     @property
+    def waited(self) -> bool:
+        """Nothing of the plan is left but a wait: to begin that anew would be no repair."""
+        ahead = self.open.ahead if self.open is not None else []
+        return bool(ahead) and all(isinstance(step, VmDelay) for step in ahead)
+
+    @property
     def spent(self) -> bool:
         """The memory in its image may have run on: after a crash of the host the record, which
         is durable, knows that better than the journal."""
@@ -171,6 +177,7 @@ TABLE: tuple[Row, ...] = (
         Verdict.TURN_BACK,
         "the host restarted in the middle of its operation",
     ),
+    (lambda f: f.waited, Verdict.TURN_BACK, "its operation did nothing but wait"),
     (lambda f: f.open is not None, Verdict.CONTINUE, "its operation can be carried on"),
     (lambda f: f.lost and f.rebooted, Verdict.CLEAR, RESTARTED),
     (lambda f: f.lost, Verdict.CLEAR, LOST),
