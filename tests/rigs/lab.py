@@ -17,6 +17,8 @@ from rigs.daemon import DEADLINE, DaemonProcess, ended, eventually
 
 from idl.client import Client
 from idl.errors import DoesNotExist, XenopsError, from_object
+from idl.metadata import Metadata
+from idl.pci import Pci
 from idl.task import Failed, Pending, Task
 from idl.vbd import Local, Vbd
 from idl.vif import Bridge, Vif
@@ -47,16 +49,31 @@ class Lab:
         self._made.append(id)
         return id
 
-    def vm(self, *, disks: int = 1, nics: int = 1, id: str | None = None, **fields: Any) -> str:
-        """A halted VM with so many disks and interfaces."""
+    def vm(
+        self,
+        *,
+        disks: int = 1,
+        nics: int = 1,
+        id: str | None = None,
+        vbds: Callable[[str], list[Vbd]] = lambda _id: [],
+        pcis: Callable[[str], list[Pci]] = lambda _id: [],
+        **fields: Any,
+    ) -> str:
+        """A halted VM with so many disks and interfaces, and with what else it is given."""
         id = id or self.new_id()
         if id not in self._made:
             self._made.append(id)
-        self.client.vm.add(Vm(id=id, **fields))
-        for n in range(disks):
-            self.client.vbd.add(Vbd(id=f"{id}/disk{n}", backend=Local(path=f"/images/{id}-{n}")))
-        for n in range(nics):
-            self.client.vif.add(Vif(id=f"{id}/nic{n}", backend=Bridge(name="xenbr0")))
+        self.client.vm.import_metadata(
+            Metadata(
+                vm=Vm(id=id, **fields),
+                vbds=[
+                    *(disk(id, f"disk{n}", Local(path=f"/images/{id}-{n}")) for n in range(disks)),
+                    *vbds(id),
+                ],
+                vifs=[Vif(id=f"{id}/nic{n}", backend=Bridge(name="xenbr0")) for n in range(nics)],
+                pcis=pcis(id),
+            )
+        )
         return id
 
     def running(self, **kwargs: Any) -> str:
@@ -196,6 +213,11 @@ class Lab:
         """Nothing goes on, checks included, which queue_depth does not count."""
         queues = self.client.host.get_diagnostics().queues
         return self.stat(id).state.operation is None and id not in [q.vm for q in queues]
+
+
+def disk(vm: str, name: str, backend: Local, **fields: Any) -> Vbd:
+    """A VBD."""
+    return Vbd(id=f"{vm}/{name}", backend=backend, **fields)
 
 
 def domain_of(daemon: DaemonProcess, id: str) -> dict[str, Any] | None:

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from rigs.lab import Lab
+from rigs.lab import Lab, disk
 
 from idl.pci import Pci
-from idl.vbd import Local, Vbd
+from idl.vbd import Local
 from idl.vif import Rate
 
 MIB = 2**20
@@ -16,11 +16,19 @@ BASE = Local(path="/images/base", overlay=True)
 
 def furnished(lab: Lab, state: str, **fields: Any) -> str:
     """A VM with two disks, a throw-away one, a CD drive, two interfaces and a PCI device."""
-    id = lab.vm(disks=2, nics=2, vcpu_max=4, vcpus=2, memory_static_max=256 * MIB, **fields)
-    add = lab.client.vbd.add
-    add(Vbd(id=f"{id}/scratch", backend=BASE, persistent=False))
-    add(Vbd(id=f"{id}/cd", type="cdrom", mode="ro", backend=Local(path="/images/one.iso")))
-    lab.client.pci.add(Pci(id=f"{id}/gpu", address="0000:00:1f.6"))
+    id = lab.vm(
+        disks=2,
+        nics=2,
+        vcpu_max=4,
+        vcpus=2,
+        memory_static_max=256 * MIB,
+        vbds=lambda vm: [
+            disk(vm, "scratch", BASE, persistent=False),
+            disk(vm, "cd", Local(path="/images/one.iso"), type="cdrom", mode="ro"),
+        ],
+        pcis=lambda vm: [Pci(id=f"{vm}/gpu", address="0000:00:1f.6")],
+        **fields,
+    )
     if state == "shell":
         lab.run(lab.client.vm.create(id))
     elif state == "built":
