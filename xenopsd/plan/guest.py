@@ -25,6 +25,10 @@ def check(snapshot: Snapshot) -> Plan:
         return Plan()
     if snapshot.extra.preserved == domain.incarnation:
         return Plan()
+    image = snapshot.extra.image
+    if image is not None and not image.spent and image.incarnation == domain.incarnation:
+        # A suspend that could not be finished: started anew, it could be resumed all the same.
+        return Plan(reason="suspended", segments=[tear_down(snapshot)])
     vm = snapshot.meta.vm
     actions = {"reboot": vm.on_reboot, "crash": vm.on_crash}.get(domain.stopped, vm.on_shutdown)
     reason = REASONS[domain.stopped]
