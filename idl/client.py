@@ -1,40 +1,84 @@
 """A typed client of the daemon: calls block, results are the types of `idl`.
 
-One connection serves any number of threads; it is made at the first call and made anew when
-the daemon was restarted. Nothing is ever sent twice: a call whose connection broke raises
-`ConnectionFailed`, and the caller, who knows whether that is safe, calls again (with a `task`
-of its own, a repeated operation queues nothing).
+One connection carries the calls of any number of threads: the daemon answers each call when
+that is ready, so one that waits long keeps no other from being answered. It is made at the
+first call, and anew after the daemon was restarted. A call whose connection broke goes on as
+`idl.question` says; nothing is carried out twice. A subscription has a connection of its own.
 """
 
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import suppress
-from functools import cache
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import msgspec
-from msgspec import NODEFAULT, Raw
-from msgspec.structs import fields
+from msgspec import Raw
 
-from idl.calls import CALLS, Call, Operation, UpdatesSubscribe, result_type
-from idl.errors import DeadlineExceeded, from_object
-from idl.exchange import Exchange, Request, line, message
-from idl.link import AnswerTimeout, Clock, ConnectionFailed, Link
-from idl.namespaces import Namespaces
-from idl.task import Failed, Task
-from idl.update import UpdateBatch
+from idl.calls import Call, UpdatesGet
+from idl.errors import DoesNotExist, MetadataCorrupt
+from idl.exchange import Exchange
+from idl.link import (
+    AnswerTimeout,
+    ClientClosed,
+    Clock,
+    ConnectionFailed,
+    Link,
+    OutcomeUnknown,
+)
+from idl.namespaces import Namespaces, UpdatesCalls
+from idl.question import (
+    BEAT,
+    POLL,
+    Course,
+    Question,
+    decoder,
+    given,
+    outcome,
+    question,
+    window,
+)
+from idl.subscription import Subscription
+from idl.task import Task
+from idl.update import Update
+from idl.view import Told, View, look
 
-__all__ = ["AnswerTimeout", "Client", "ConnectionFailed", "Subscription"]
+__all__ = [
+    "AnswerTimeout",
+    "Client",
+    "ClientClosed",
+    "ConnectionFailed",
+    "OutcomeUnknown",
+    "Subscription",
+    "View",
+]
 
 R = TypeVar("R")
 
-#: How much longer than the server's own wait a client waits, in seconds.
-MARGIN = 10.0
-#: The longest single wait for a task.
-POLL = 30.0
+
+class Updates(UpdatesCalls):
+    """What to look at again."""
+
+    def __init__(
+        self, client: "Client", follow: Callable[[str | None, View | None], Iterator[Update]]
+    ) -> None:
+        super().__init__(client)
+        self._follow = follow
+
+    def follow(self, since: str | None = None, *, view: View | None = None) -> Iterator[Update]:
+        """Every object that exists, and then each that changed, without end: over restarts of
+        the daemon too, until the client is closed.
+
+        What is gone is told with `removed`, whatever the reason that nobody announced it. With
+        a `view`, an object's record is there before its update is told; one that was used
+        before is brought up to date. With a token as `since` only what changed after it is
+        told; of what went during a restart, only what this follower was told of before.
+
+        A follower that falls behind is told of each object once. Raises ConnectionFailed where
+        there is no daemon at the first call.
+        """
+        return self._follow(since, view)
 
 
 class Client(Namespaces):
@@ -42,65 +86,79 @@ class Client(Namespaces):
 
     `timeout` (seconds) bounds every call. A call that the server itself awaits for a time
     (TASK.wait, UPDATES.get, and what goes through a VM's queue) is bounded by that time and
-    a margin instead.
+    a margin instead. `reconnect` is for how long a daemon that went away is waited for.
     """
 
     def __init__(
-        self, socket_path: str | Path, timeout: float = 60.0, *, clock: Clock = time.monotonic
+        self,
+        socket_path: str | Path,
+        timeout: float = 60.0,
+        *,
+        reconnect: float = 30.0,
+        clock: Clock = time.monotonic,
     ) -> None:
         super().__init__(self)
+        self.updates = Updates(self, self._follow)
         self._path = Path(socket_path)
         self._timeout = timeout
+        self._reconnect = reconnect
         self._clock = clock
         self._connecting = threading.Lock()
         self._exchange: Exchange | None = None
+        self._reached = False
+        self._closed = threading.Event()  # of all calls until now
 
     def send(self, call: Call[R]) -> R:
         """The result. Raises what the daemon answers as an error (`idl.errors`), or
         ConnectionFailed.
         """
-        kind = type(call)
-        result = self._ask(kind.method, _given(call))
-        try:
-            answer: R = _decoder(kind).decode(result)
-        except msgspec.DecodeError as error:
-            reason = f"its answer to {kind.method} is not understood: {error}"
-            raise ConnectionFailed(self._path, reason, "use a client of its version") from error
-        return answer
+        return self._send(call, self._closed, lasting=False)
 
     def call(self, method: str, /, **params: Any) -> Any:
         """The result of any call as plain JSON values, parameters as given."""
-        if method == UpdatesSubscribe.method:
-            raise ValueError("a subscription needs a connection of its own: use subscribe()")
-        return msgspec.json.decode(self._ask(method, params))
+        asked = question(method, params, self._timeout)
+        return msgspec.json.decode(self._ask(asked, self._closed, lasting=False))
 
-    def run(self, task: str, timeout: float = 3600.0) -> Task:
-        """The task when it has ended well. Raises its error, or DeadlineExceeded when it has
-        not ended in time (it goes on).
+    def run(
+        self,
+        task: str,
+        timeout: float = 3600.0,
+        *,
+        progress: Callable[[Task], object] | None = None,
+    ) -> Task:
+        """The task when it has ended well; the daemon may be restarted meanwhile.
+
+        `progress` is called with the task as it is now and whenever it has changed, within
+        half a second. Raises the task's error, or DeadlineExceeded when it has not ended in
+        time (it goes on; `client.task.cancel` ends it).
         """
         deadline = self._clock() + timeout
+        seen: Task | None = None
+        beat = 0.0 if progress else POLL
         while True:
             left = deadline - self._clock()
-            found = self.task.wait(task, timeout=min(max(left, 0.0), POLL))
-            if isinstance(found.state, Failed):
-                raise from_object(found.state.error)
-            if found.ended:
-                return found
-            if left <= 0:
-                raise DeadlineExceeded(what=f"Task {task} ({found.operation})", seconds=timeout)
+            found = self.task.wait(task, timeout=min(max(left, 0.0), beat))
+            if progress and found != seen:
+                progress(found)
+            seen, beat = found, BEAT if progress else POLL
+            if ended := outcome(found, left, timeout):
+                return ended
 
-    def subscribe(
-        self, since: str | None = None, *, silence: float | None = None
-    ) -> "Subscription":
-        """Updates from now on (or since a token), over a connection of its own.
+    def subscribe(self, since: str | None = None, *, silence: float | None = None) -> Subscription:
+        """Batches of updates from now on (or since a token), over a connection of its own that
+        ends with the daemon; `updates.follow` goes on.
 
         With `silence`, AnswerTimeout after so many seconds without any.
         """
         return Subscription(self._path, since, self._timeout, silence, self._clock)
 
     def close(self) -> None:
-        """Close the connection; calls that wait get ConnectionFailed. A later call makes anew."""
+        """Close the connection: calls that wait get ClientClosed, followers end. A later call
+        makes anew.
+        """
         with self._connecting:
+            closed, self._closed = self._closed, threading.Event()
+            closed.set()
             exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.close()
@@ -116,109 +174,77 @@ class Client(Namespaces):
     ) -> None:
         self.close()
 
-    def _ask(self, method: str, params: dict[str, Any]) -> Raw:
-        deadline = self._clock() + self._patience(method, params)
-        return self._connected(deadline).ask(method, params, deadline)
+    def _send(self, call: Call[R], closed: threading.Event, *, lasting: bool) -> R:
+        kind = type(call)
+        asked = question(kind.method, given(call), self._timeout)
+        result = self._ask(asked, closed, lasting=lasting)
+        try:
+            answer: R = decoder(kind).decode(result)
+        except msgspec.DecodeError as error:
+            reason = f"its answer to {kind.method} is not understood: {error}"
+            raise ConnectionFailed(self._path, reason, "use a client of its version") from error
+        return answer
 
-    def _patience(self, method: str, params: dict[str, Any]) -> float:
-        """How long to wait for an answer; an operation's `timeout` is not about its answer."""
-        kind = CALLS.get(method)
-        if kind is None or issubclass(kind, Operation):
-            return self._timeout
-        wait = params.get("timeout", _defaults(kind).get("timeout"))
-        return wait + MARGIN if isinstance(wait, int | float) else self._timeout
+    def _ask(self, asked: Question, closed: threading.Event, *, lasting: bool) -> Raw:
+        course = Course(asked, self._clock())
+        while True:
+            params, deadline = course.attempt(self._clock())
+            sent = False
+            try:
+                exchange = self._connected(deadline, closed)
+                sent = True
+                return exchange.ask(asked.method, params, deadline)
+            except ConnectionFailed as error:
+                away = window(self._reconnect, reached=self._reached, lasting=lasting)
+                pause = course.cut(error, self._clock(), away, sent=sent)
+            closed.wait(pause)
 
-    def _connected(self, deadline: float) -> Exchange:
+    def _connected(self, deadline: float, closed: threading.Event) -> Exchange:
         """The present connection, or a new one where the daemon has closed it."""
-        with self._connecting:
+        if not self._connecting.acquire(timeout=max(deadline - self._clock(), 0.0)):
+            raise AnswerTimeout(self._path, "it does not take a connection in time")
+        try:
+            if closed.is_set():
+                raise ClientClosed(self._path)
             if self._exchange is not None and self._exchange.alive():
                 return self._exchange
             if self._exchange is not None:
                 self._exchange.close()
                 self._exchange = None
             self._exchange = Exchange(Link(self._path, deadline, self._clock), self._clock)
+            self._reached = True
             return self._exchange
+        finally:
+            self._connecting.release()
 
+    # Following
 
-class Subscription(Iterator[UpdateBatch]):
-    """Batches of updates as they come; `token` is where they begin.
+    def _follow(self, since: str | None, view: View | None) -> Iterator[Update]:
+        if since is not None and view is not None:
+            raise ValueError("a view has a token of its own: give either")
+        return self._followed(since, view, self._closed)
 
-    It ends when it is closed, from any thread, and raises ConnectionFailed when the daemon
-    goes away: subscribe again with the `next` of the last batch.
-    """
-
-    def __init__(
-        self, path: Path, since: str | None, timeout: float, silence: float | None, clock: Clock
-    ) -> None:
-        self._clock = clock
-        self._silence = silence
-        self._closed = False
-        self._lines: list[bytes] = []
-        deadline = clock() + timeout
-        self._link = Link(path, deadline, clock)
+    def _followed(
+        self, since: str | None, view: View | None, closed: threading.Event
+    ) -> Iterator[Update]:
+        token, told = (view.token, Told(view.names())) if view else (since, Told())
         try:
-            self.token = self._begin(since, deadline)
-        except BaseException:
-            self._link.close()
-            raise
+            while True:
+                batch = self._send(UpdatesGet(since=token), closed, lasting=True)
+                for update in told.take(batch):
+                    yield self._seen(update, view, closed) if view else update
+                token = batch.next
+                if view:
+                    view.token = token
+        except ClientClosed:
+            return
 
-    def _begin(self, since: str | None, deadline: float) -> str:
-        params = {} if since is None else {"since": since}
-        request = Request(id=1, method=UpdatesSubscribe.method, params=params)
-        with suppress(ConnectionFailed):  # what it said before it closed is read next
-            self._link.write(line(request), deadline)
-        while not self._lines:
-            self._lines = self._link.read(deadline)
-        answer = message(self._lines.pop(0), self._link.path)
-        if answer.error is not None:
-            raise from_object(answer.error)
-        return msgspec.json.decode(answer.result, type=str)
-
-    def __next__(self) -> UpdateBatch:
-        while not self._lines:
-            deadline = None if self._silence is None else self._clock() + self._silence
-            try:
-                self._lines = self._link.read(deadline)
-            except ConnectionFailed:
-                if self._closed:
-                    raise StopIteration from None
-                raise
-        notification = message(self._lines.pop(0), self._link.path)
-        if notification.error is not None:
-            raise from_object(notification.error)
-        return msgspec.json.decode(notification.params, type=UpdateBatch)
-
-    def close(self) -> None:
-        """End it, also for a thread that waits for the next batch."""
-        self._closed = True
-        self._link.shut()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-        self._link.close()
-
-
-@cache
-def _decoder(kind: type[Call[Any]]) -> "msgspec.json.Decoder[Any]":
-    return msgspec.json.Decoder(result_type(kind))
-
-
-@cache
-def _defaults(kind: type[Call[Any]]) -> dict[str, Any]:
-    """The default of every optional parameter; those with a factory are always sent."""
-    return {f.name: f.default for f in fields(kind) if f.default is not NODEFAULT}
-
-
-def _given(call: Call[Any]) -> dict[str, Any]:
-    """What differs from the defaults, so that a call that an older daemon knows stays one."""
-    defaults, names = _defaults(type(call)), call.__struct_fields__
-    values = {name: getattr(call, name) for name in names}
-    return {n: v for n, v in values.items() if n not in defaults or v != defaults[n]}
+    def _seen(self, update: Update, view: View, closed: threading.Event) -> Update:
+        """The update, once the view has what it is about."""
+        call = look(update)
+        if call is None:
+            return view.put(update, None)
+        try:
+            return view.put(update, self._send(call, closed, lasting=True))
+        except (DoesNotExist, MetadataCorrupt):
+            return view.put(update, None)

@@ -7,51 +7,13 @@ is never held while the socket is waited for.
 
 import threading
 from itertools import count
-from pathlib import Path
 from typing import Any
 
-import msgspec
-from msgspec import Raw, Struct
+from msgspec import Raw
 
 from idl.errors import from_object
-from idl.link import AnswerTimeout, Clock, ConnectionFailed, Link
-from idl.task import ErrorObject
-
-
-class Request(Struct, frozen=True, kw_only=True):
-    """A JSON-RPC request."""
-
-    id: int
-    method: str
-    params: dict[str, Any]
-    jsonrpc: str = "2.0"
-
-
-class Message(Struct, frozen=True, kw_only=True):
-    """What the daemon sends: an answer (with an id) or a notification (with a method)."""
-
-    id: int | str | None = None
-    result: Raw = Raw()
-    error: ErrorObject | None = None
-    method: str | None = None
-    params: Raw = Raw()
-
-
-_encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(Message).decode
-
-
-def line(request: Request) -> bytes:
-    """A request as it is sent."""
-    return _encode(request) + b"\n"
-
-
-def message(line: bytes, path: Path) -> Message:
-    """A line that was received. Raises ConnectionFailed for what is no JSON-RPC."""
-    try:
-        return _decode(line)
-    except msgspec.DecodeError as error:
-        raise ConnectionFailed(path, f"it does not speak JSON-RPC: {error}") from error
+from idl.jsonrpc import Message, Request, line, message
+from idl.link import AnswerTimeout, ClientClosed, Clock, ConnectionFailed, Link
 
 
 class Exchange:
@@ -98,9 +60,9 @@ class Exchange:
                 raise self._broken
             try:
                 self._link.write(text, deadline)
-            except AnswerTimeout as error:
+            except AnswerTimeout:
                 # Half a line may be out: nothing that follows would be understood.
-                self._break(error)
+                self._break(ConnectionFailed(self._link.path, "it does not read what is sent"))
                 raise
             except ConnectionFailed:
                 pass  # what it said before it closed tells more, and is read next
@@ -148,7 +110,7 @@ class Exchange:
 
     def close(self) -> None:
         """Every thread that waits gets ConnectionFailed; the last reader has let go."""
-        self._break(ConnectionFailed(self._link.path, "the client was closed", "make a new one"))
+        self._break(ClientClosed(self._link.path))
         self._link.shut()
         with self._changed:
             # Bounded, for a reader that was interrupted before it could say that it left.

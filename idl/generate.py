@@ -1,8 +1,9 @@
 """Renders the typed namespaces of the client from the declarations of `idl.calls`.
 
-`python -m idl.generate` writes `idl/namespaces.py`, which is committed so that editors and
-type checkers see real signatures; a test compares it with what is rendered here. A flavour
-is everything in which a client that blocks and one that awaits differ.
+`python -m idl.generate` writes `idl/namespaces.py` and `idl/namespaces_async.py`, which are
+committed so that editors and type checkers see real signatures; a test compares them with what
+is rendered here. A flavour is everything in which a client that blocks and one that awaits
+differ.
 """
 
 import textwrap
@@ -21,11 +22,13 @@ from idl import calls, host, ids, metadata, pci, task, update, vbd, vif, vm, wir
 from idl.calls import Call, result_type
 from idl.openrpc import TAGS, declared, in_order, namespace, sentences, verb
 
-TARGET = Path(__file__).with_name("namespaces.py")
 WIDTH = 99
 
 #: A subscription takes a connection of its own, so the client offers it by hand.
 _BY_HAND = (calls.UpdatesSubscribe,)
+
+#: Namespaces to which the client adds methods, so it makes them itself.
+_EXTENDED = ("UPDATES",)
 
 _MODULES = (ids, wire, vm, vbd, vif, pci, task, update, host, metadata)
 
@@ -34,13 +37,27 @@ _MODULES = (ids, wire, vm, vbd, vif, pci, task, update, host, metadata)
 class Flavour:
     """How the calls of a client are made."""
 
+    module: str
     title: str
     define: str
     wait: str
 
+    @property
+    def target(self) -> Path:
+        """The committed file."""
+        return Path(__file__).with_name(self.module)
 
-SYNC = Flavour(title="Every call, for a client that blocks.", define="def", wait="")
-ASYNC = Flavour(title="Every call, for a client that awaits.", define="async def", wait="await ")
+
+SYNC = Flavour(
+    module="namespaces.py", title="Every call, for a client that blocks.", define="def", wait=""
+)
+ASYNC = Flavour(
+    module="namespaces_async.py",
+    title="Every call, for a client that awaits.",
+    define="async def",
+    wait="await ",
+)
+FLAVOURS = (SYNC, ASYNC)
 
 _HEADER = '''"""{title} Rendered by idl.generate: edit idl.calls instead."""
 # The order of parameters is the wire's, so flags may come by position.
@@ -73,7 +90,7 @@ class Namespace:
 _ALL = '''
 
 class Namespaces:
-    """One attribute a namespace."""
+    """One attribute a namespace; {extended} is the client's own."""
 
     def __init__(self, transport: Transport) -> None:
 '''
@@ -85,8 +102,10 @@ def render(flavour: Flavour) -> str:
     groups = [(name, list(group)) for name, group in groupby(shown, namespace)]
     classes = [_namespace(name, group, flavour) for name, group in groups]
     header = _HEADER.format(title=flavour.title, define=flavour.define, imports=_imports(shown))
-    attributes = [f"self.{name.lower()} = {_class(name)}(transport)\n" for name, _ in groups]
-    return header + "".join(classes) + _ALL + textwrap.indent("".join(attributes), " " * 8)
+    made = [name for name, _ in groups if name not in _EXTENDED]
+    attributes = [f"self.{name.lower()} = {_class(name)}(transport)\n" for name in made]
+    head = _ALL.format(extended=", ".join(name.lower() for name in _EXTENDED))
+    return header + "".join(classes) + head + textwrap.indent("".join(attributes), " " * 8)
 
 
 def _class(name: str) -> str:
@@ -200,8 +219,9 @@ def _mentioned(kind: Any) -> Iterable[tuple[ModuleType, str]]:
 
 
 def main() -> None:
-    """Write the committed module."""
-    TARGET.write_text(render(SYNC))
+    """Write the committed modules."""
+    for flavour in FLAVOURS:
+        flavour.target.write_text(render(flavour))
 
 
 if __name__ == "__main__":

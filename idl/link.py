@@ -27,16 +27,33 @@ _CHECK = "check that xenopsd runs, and look into its log"
 
 
 class ConnectionFailed(OSError):
-    """No daemon could be asked; the text names the socket and the next step."""
+    """No daemon could be asked; the text names the socket and the next step.
 
-    def __init__(self, path: Path, reason: str, advice: str = _CHECK) -> None:
+    `task` is the id of an operation that the daemon may have accepted all the same.
+    """
+
+    def __init__(
+        self, path: Path, reason: str, advice: str = _CHECK, *, task: str | None = None
+    ) -> None:
         super().__init__(f"The daemon at {path} cannot be asked ({reason}): {advice}.")
         self.path = path
         self.reason = reason
+        self.task = task
 
 
 class AnswerTimeout(ConnectionFailed, TimeoutError):
     """The daemon was asked and did not answer in time; what was asked may still happen."""
+
+
+class OutcomeUnknown(ConnectionFailed):
+    """The call was sent, and whether it was carried out was not answered."""
+
+
+class ClientClosed(ConnectionFailed):
+    """The client was closed while this call waited."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "the client was closed", "call again, which connects anew")
 
 
 def unreachable(path: Path, error: OSError) -> ConnectionFailed:

@@ -536,7 +536,7 @@ class DebugCalls(Namespace):
 
 
 class Namespaces:
-    """One attribute a namespace."""
+    """One attribute a namespace; updates is the client's own."""
 
     def __init__(self, transport: Transport) -> None:
         self.rpc = RPCCalls(transport)
@@ -546,5 +546,4 @@ class Namespaces:
         self.vif = VIFCalls(transport)
         self.pci = PCICalls(transport)
         self.task = TaskCalls(transport)
-        self.updates = UpdatesCalls(transport)
         self.debug = DebugCalls(transport)

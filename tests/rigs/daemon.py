@@ -86,8 +86,8 @@ class DaemonProcess:
         return self
 
     def client(self, timeout: float = 60.0) -> Client:
-        """A client on the read-write socket."""
-        return Client(self.socket, timeout)
+        """A client on the read-write socket, which tells at once that the daemon is gone."""
+        return Client(self.socket, timeout, reconnect=0.0)
 
     def recovered(self) -> None:
         """Wait until every repair has ended."""

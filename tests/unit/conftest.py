@@ -30,9 +30,12 @@ class TableDaemon:
         self.connections: list[socket.socket] = []
         self._changed = threading.Condition()
         self._threads: list[threading.Thread] = []
+        #: Set when it stops, for answers that wait.
+        self.over = threading.Event()
         self.start()
 
     def start(self) -> None:
+        self.over.clear()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.path.unlink(missing_ok=True)
         self._listener.bind(str(self.path))
@@ -40,12 +43,15 @@ class TableDaemon:
         self._spawn(self._accept, self._listener)
 
     def stop(self) -> None:
+        """As a daemon that dies; an answer that is being made may do this, too."""
+        self.over.set()
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self.hang_up()
-        for thread in self._threads:
+        others = [thread for thread in self._threads if thread is not threading.current_thread()]
+        for thread in others:
             thread.join(DEADLINE)
-        assert not any(thread.is_alive() for thread in self._threads)
+        assert not any(thread.is_alive() for thread in others)
 
     def hang_up(self) -> None:
         """Close every connection, as a daemon that dies."""

@@ -8,7 +8,14 @@ from typing import Any
 
 import pytest
 
-from idl.client import AnswerTimeout, Client, ConnectionFailed
+from idl.client import (
+    AnswerTimeout,
+    Client,
+    ClientClosed,
+    ConnectionFailed,
+    OutcomeUnknown,
+    View,
+)
 from idl.errors import (
     BadPowerState,
     DeadlineExceeded,
@@ -54,18 +61,25 @@ def test_results_are_typed(daemon, client):
 
 def test_what_is_left_at_its_default_is_not_sent(daemon, client):
     daemon.answers["VM.start"] = "t"
-    assert client.vm.start("a") == "t"
+    assert client.vm.start("a", task="t") == "t"
     assert client.vm.start("a", True, task="t") == "t"
     assert daemon.seen == [
-        ("VM.start", {"id": "a"}),
+        ("VM.start", {"id": "a", "task": "t"}),
         ("VM.start", {"id": "a", "paused": True, "task": "t"}),
     ]
 
 
+def test_an_operation_gets_a_task_id_of_its_own(daemon, client):
+    daemon.answers["VM.start"] = lambda params: params["task"]
+    made = [client.vm.start("a"), client.vm.start("a"), client.call("VM.start", id="a")]
+    assert [params["task"] for _, params in daemon.seen] == made
+    assert len(set(made)) == 3
+
+
 def test_a_required_null_is_sent(daemon, client):
     daemon.answers["VIF.set_rate"] = "t"
-    client.vif.set_rate("a/eth0", None)
-    assert daemon.seen == [("VIF.set_rate", {"id": "a/eth0", "rate": None})]
+    client.vif.set_rate("a/eth0", None, task="t")
+    assert daemon.seen == [("VIF.set_rate", {"id": "a/eth0", "rate": None, "task": "t"})]
 
 
 def test_lists_are_sent_as_lists(daemon, client):
@@ -125,11 +139,53 @@ def test_a_restarted_daemon_is_found_again(daemon, client):
     assert client.vm.exists("a")
 
 
-def test_a_call_whose_connection_breaks_is_not_repeated(daemon, client):
-    daemon.answers["VM.exists"] = lambda params: daemon.hang_up()
-    with pytest.raises(ConnectionFailed, match="closed the connection"):
-        client.vm.exists("a")
-    assert daemon.methods() == ["VM.exists"]
+def cut_once(daemon, answer: Any) -> Any:
+    """Hangs up at the first call, and answers those after it."""
+    calls = itertools.count()
+    return lambda params: answer if next(calls) else daemon.hang_up()
+
+
+def test_a_read_whose_connection_breaks_is_asked_again(daemon, client):
+    daemon.answers["VM.exists"] = cut_once(daemon, True)
+    assert client.vm.exists("a") is True
+    assert daemon.methods() == ["VM.exists"] * 2
+
+
+def test_an_operation_whose_connection_breaks_is_sent_again_as_the_same_task(daemon, client):
+    daemon.answers["VM.start"] = cut_once(daemon, "t")
+    assert client.vm.start("a") == "t"
+    first, second = daemon.seen
+    assert first == second
+
+
+def test_any_other_call_whose_connection_breaks_is_not_repeated(daemon, client):
+    daemon.answers["VM.add"] = lambda params: daemon.hang_up()
+    with pytest.raises(OutcomeUnknown, match=r"VM\.add may have been carried out"):
+        client.vm.add(Vm(id="a"))
+    assert daemon.methods() == ["VM.add"]
+
+
+def test_a_call_waits_for_a_daemon_that_is_away(daemon, client):
+    daemon.answers["VM.exists"] = True
+    daemon.answers["VM.add"] = "a"
+    assert client.vm.exists("a")
+    daemon.stop()
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(client.vm.add, Vm(id="a"))
+        daemon.start()
+        assert waiting.result(DEADLINE) == "a"
+    assert daemon.methods() == ["VM.exists", "VM.add"]
+
+
+def test_a_daemon_that_stays_away_is_told_after_a_while(daemon):
+    daemon.answers["VM.start"] = lambda params: daemon.stop()
+    daemon.answers["VM.exists"] = True
+    with Client(daemon.path, timeout=DEADLINE, reconnect=0.05) as client:
+        assert client.vm.exists("a")
+        with pytest.raises(OutcomeUnknown, match="may have been accepted") as raised:
+            client.vm.start("a")
+    assert raised.value.task == daemon.seen[-1][1]["task"]
+    daemon.start()
 
 
 def test_a_refused_connection_tells_the_daemons_reason(daemon, client):
@@ -198,7 +254,7 @@ def test_close_wakes_who_waits(daemon, client):
         waiting = pool.submit(client.task.wait, "t")
         daemon.wait_seen("TASK.wait")
         client.close()
-        with pytest.raises(ConnectionFailed):
+        with pytest.raises(ClientClosed):
             waiting.result(DEADLINE)
     gate.set()
 
@@ -208,6 +264,21 @@ def test_run_waits_until_the_task_has_ended(daemon, client):
     daemon.answers["TASK.wait"] = lambda params: task(next(states))
     assert client.run("t").state == Completed(duration=1.0, result="r")
     assert daemon.methods() == ["TASK.wait"] * 3
+
+
+def test_run_tells_of_progress(daemon, client):
+    states = [Pending(), Pending(), Pending(progress=0.5), Completed(duration=1.0)]
+    coming = iter(states)
+    daemon.answers["TASK.wait"] = lambda params: task(next(coming))
+    seen: list[Task] = []
+    client.run("t", progress=seen.append)
+    assert [found.state for found in seen] == [states[0], *states[2:]]
+    assert daemon.seen[0] == ("TASK.wait", {"id": "t", "timeout": 0.0})
+
+
+def test_run_goes_on_over_a_restart(daemon, client):
+    daemon.answers["TASK.wait"] = cut_once(daemon, task(Completed(duration=1.0)))
+    assert client.run("t").ended
 
 
 def test_run_raises_the_tasks_error(daemon, client):
@@ -227,9 +298,9 @@ def test_run_gives_up_at_its_deadline(daemon):
         client.run("t", timeout=20)
 
 
-def batch(name: str) -> dict[str, Any]:
-    updates = [{"type": "vm", "id": name}]
-    return {"updates": updates, "barriers": [], "next": name, "resync": False}
+def batch(*names: str, next: str = "", resync: bool = False) -> dict[str, Any]:
+    updates = [{"type": "vm", "id": name} for name in names]
+    return {"updates": updates, "barriers": [], "next": next or names[0], "resync": resync}
 
 
 def test_a_subscription_yields_batches_until_it_is_closed(daemon, client):
@@ -263,3 +334,90 @@ def test_a_refused_subscription_raises(daemon, client):
     daemon.answers["UPDATES.subscribe"] = PermissionDenied(method="UPDATES.subscribe")
     with pytest.raises(PermissionDenied):
         client.subscribe()
+
+
+def updates_of(daemon, answers: dict[str | None, Any]) -> None:
+    """UPDATES.get answers by token; a function is called, an unknown token waits for the end."""
+
+    def get(params: dict[str, Any]) -> Any:
+        answer = answers.get(params.get("since"))
+        if answer is None:
+            daemon.over.wait(DEADLINE)
+        return answer(params) if callable(answer) else answer
+
+    daemon.answers["UPDATES.get"] = get
+
+
+def test_a_follower_is_told_of_everything_over_a_restart(daemon, client):
+    again = cut_once(daemon, batch("b", "c", next="2", resync=True))
+    updates_of(daemon, {None: batch("a", "b", next="1"), "1": again})
+    told = list(itertools.islice(client.updates.follow(), 5))
+    assert told == [
+        Update(type="vm", id="a"),
+        Update(type="vm", id="b"),
+        Update(type="vm", id="a", removed=True),
+        Update(type="vm", id="b"),
+        Update(type="vm", id="c"),
+    ]
+
+
+def test_a_follower_begins_at_a_token(daemon, client):
+    updates_of(daemon, {"1": batch("a", next="2")})
+    assert next(client.updates.follow("1")) == Update(type="vm", id="a")
+
+
+def test_a_follower_ends_when_the_client_is_closed(daemon, client):
+    updates_of(daemon, {None: batch("a", next="1")})
+    follower = client.updates.follow()
+    assert next(follower) == Update(type="vm", id="a")
+    with ThreadPoolExecutor(1) as pool:
+        rest = pool.submit(list, follower)
+        daemon.wait_seen("UPDATES.get", 2)
+        client.close()
+        assert rest.result(DEADLINE) == []
+
+
+def test_a_follower_that_waits_for_the_daemon_ends_when_the_client_is_closed(daemon, client):
+    updates_of(daemon, {None: batch("a", next="1")})
+    follower = client.updates.follow()
+    assert next(follower) == Update(type="vm", id="a")
+    daemon.stop()
+    with ThreadPoolExecutor(1) as pool:
+        rest = pool.submit(list, follower)
+        client.close()
+        assert rest.result(DEADLINE) == []
+    daemon.start()
+
+
+def test_a_follower_says_that_there_was_never_a_daemon(daemon):
+    with (
+        Client("/nonexistent/x.sock") as client,
+        pytest.raises(ConnectionFailed, match="start xenopsd"),
+    ):
+        next(client.updates.follow())
+
+
+def test_a_view_has_the_record_before_its_update_is_told(daemon, client):
+    daemon.answers["VM.stat"] = lambda params: (
+        RECORD if params["id"] == "a" else DoesNotExist(kind="VM", id="b")
+    )
+    updates_of(daemon, {None: batch("a", "b", next="1"), "1": batch("c", next="2", resync=True)})
+    view = View()
+    follower = client.updates.follow(view=view)
+    assert next(follower) == Update(type="vm", id="a")
+    assert view.vms == {"a": RECORD}
+    assert next(follower) == Update(type="vm", id="b", removed=True)
+    assert view.token is None, "the batch is told again to who leaves here"
+    assert next(follower) == Update(type="vm", id="a", removed=True)
+    assert (view.vms, view.token) == ({}, "1")
+
+
+def test_a_view_is_followed_from_where_it_stands(daemon, client):
+    view = View()
+    view.put(Update(type="vm", id="a"), RECORD)
+    view.token = "1"
+    updates_of(daemon, {"1": batch("b", next="2", resync=True)})
+    follower = client.updates.follow(view=view)
+    assert next(follower) == Update(type="vm", id="a", removed=True)
+    with pytest.raises(ValueError, match="token of its own"):
+        client.updates.follow("1", view=view)

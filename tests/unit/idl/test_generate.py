@@ -12,10 +12,9 @@ from idl.vif import Rate
 from idl.vm import VmRecord
 
 
-def test_the_committed_module_is_what_is_rendered():
-    assert generate.TARGET.read_text() == generate.render(generate.SYNC), (
-        "run python -m idl.generate"
-    )
+@pytest.mark.parametrize("flavour", generate.FLAVOURS, ids=lambda flavour: flavour.module)
+def test_the_committed_module_is_what_is_rendered(flavour: generate.Flavour):
+    assert flavour.target.read_text() == generate.render(flavour), "run python -m idl.generate"
 
 
 def test_every_call_has_a_method_but_the_subscription():
