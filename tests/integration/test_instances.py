@@ -1,0 +1,236 @@
+"""Several daemons on one host: disjoint VMs, one state directory and one set of sockets each."""
+
+import json
+import shutil
+import subprocess
+
+import pytest
+from rigs.daemon import DaemonProcess, eventually
+from rigs.lab import Lab, raises
+
+from idl.errors import MethodNotFound, OwnedByAnother
+from idl.metadata import Metadata
+from idl.vm import Vm
+
+
+@pytest.fixture
+def instances(directory, request):
+    """Starts instances that share a run directory, and perhaps a world."""
+    daemons = []
+
+    def started(name, *, world=None):
+        own = directory / name
+        own.mkdir()
+        config = own / "config.toml"
+        config.write_text(f'[simulator]\nworld = "{world}"\n' if world else "")
+        run = directory / "run"
+        daemon = DaemonProcess(
+            own, "--instance", name, "--run-dir", str(run), "--config", str(config)
+        )
+        daemon.socket = run / f"{name}.sock"
+        daemon.readonly_socket = run / f"{name}-ro.sock"
+        daemons.append(daemon)
+        daemon.start()
+        daemon.recovered()
+        lab = Lab(daemon)
+        request.addfinalizer(lab.client.close)
+        return lab
+
+    yield started
+    for daemon in daemons:
+        daemon.kill()
+
+
+def test_instances_have_their_own_sockets_and_vms(instances):
+    one, two = instances("one"), instances("two")
+    assert one.client.host.query().instance == "one"
+    assert two.client.host.query().instance == "two"
+    a, b = one.running(), two.running()
+    assert [r.id for r in one.client.vm.list()] == [a]
+    assert [r.id for r in two.client.vm.list()] == [b]
+    assert one.sensible(a) == two.sensible(b) == "running"
+
+
+def test_a_vm_belongs_to_one_instance(instances):
+    one, two = instances("one"), instances("two")
+    id = one.running()
+    for call in (
+        lambda: two.client.vm.add(Vm(id=id)),
+        lambda: two.client.vm.add(Vm(id=id), replace=True),
+        lambda: two.client.vm.import_metadata(Metadata(vm=Vm(id=id))),
+    ):
+        error = raises(OwnedByAnother, call)
+        assert (error.id, error.instance) == (id, "one")
+    assert not two.client.vm.exists(id)
+    assert one.sensible(id) == "running"
+    one.run(one.client.vm.shutdown(id))
+    one.client.vm.remove(id)
+    two.client.vm.add(Vm(id=id))
+    error = raises(OwnedByAnother, lambda: one.client.vm.add(Vm(id=id)))
+    assert error.instance == "two"
+
+
+def test_a_forgotten_vm_is_free(instances):
+    one, two = instances("one"), instances("two")
+    id = one.vm()
+    one.run(one.client.vm.forget(id))
+    two.client.vm.add(Vm(id=id))
+    assert two.sensible(id) == "halted"
+
+
+def test_a_claim_holds_while_its_instance_is_down_and_is_void_without_its_store(instances):
+    one, two = instances("one"), instances("two")
+    id = one.vm()
+    one.client.close()
+    one.daemon.kill()
+    assert raises(OwnedByAnother, lambda: two.client.vm.add(Vm(id=id))).instance == "one"
+    shutil.rmtree(one.daemon.state_dir)
+    two.client.vm.add(Vm(id=id))
+    assert two.sensible(id) == "halted"
+
+
+def test_a_claim_says_who_has_the_vm(instances, directory):
+    one = instances("one")
+    id = one.vm()
+    claim = json.loads((directory / "run" / "owners" / id).read_text())
+    assert claim == {"instance": "one", "state_dir": str(one.daemon.state_dir)}
+    one.client.vm.remove(id)
+    assert not (directory / "run" / "owners" / id).exists()
+
+
+def test_claims_are_made_good_at_start(instances, directory):
+    one, two = instances("one"), instances("two")
+    id = one.vm()
+    one.client.close()
+    one.daemon.kill()
+    (directory / "run" / "owners" / id).unlink()
+    one.daemon.start()
+    one.daemon.recovered()
+    assert raises(OwnedByAnother, lambda: two.client.vm.add(Vm(id=id))).instance == "one"
+
+
+def test_instances_of_one_world_see_each_others_domains_as_foreign(instances, directory):
+    world = directory / "world"
+    one, two = instances("one", world=world), instances("two", world=world)
+    a = one.running()
+    two.restart()
+    (foreign,) = two.client.host.list_foreign()
+    assert (foreign.id, foreign.name) == (one.stat(a).state.domain_ids[0], a)
+    b = two.running()
+    assert two.stat(b).state.power_state == one.stat(a).state.power_state == "running"
+    assert two.stat(b).state.domain_ids != one.stat(a).state.domain_ids
+    two.run(two.client.vm.shutdown(b))
+    assert one.stat(a).state.power_state == "running"
+
+
+# One daemon each
+
+
+def attempt(daemon, *more):
+    """What comes of a second daemon with these arguments."""
+    done = subprocess.run(
+        [*daemon.arguments, *more], capture_output=True, text=True, timeout=60, check=False
+    )
+    return done.returncode, done.stderr
+
+
+def test_a_second_daemon_on_the_state_directory_is_refused(start, directory):
+    lab = start()
+    pid = lab.daemon.process.pid
+    status, said = attempt(lab.daemon, "--run-dir", str(directory / "other"))
+    assert status == 1
+    assert f"instance default is already running, pid {pid}" in said
+    assert lab.client.host.query().name == "xenopsd"
+
+
+def test_a_second_daemon_on_the_sockets_is_refused(start, directory):
+    lab = start()
+    pid = lab.daemon.process.pid
+    status, said = attempt(lab.daemon, "--state-dir", str(directory / "other"))
+    assert status == 1
+    assert f"instance default is already running, pid {pid}" in said
+    assert lab.client.host.query().name == "xenopsd"
+
+
+def test_after_a_crash_another_may_start_at_once(start):
+    lab = start()
+    id = lab.running()
+    lab.restart()
+    assert lab.sensible(id) == "running"
+
+
+# Configuration
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        ("wrokers = 3\n", "wrokers"),
+        ("[journal]\nfsink = 'always'\n", "journal.fsink"),
+        ("[simulator]\nmemmory_total = 1\n", "simulator.memmory_total"),
+        ("workers = 0\n", "workers"),
+        ("workers = 'many'\n", "workers"),
+        ("no toml at all", "config.toml"),
+    ],
+)
+def test_a_mistake_in_the_configuration_is_named(directory, config, named):
+    daemon = DaemonProcess(directory / "d", "--config", str(directory / "config.toml"))
+    (directory / "config.toml").write_text(config)
+    status, said = attempt(daemon)
+    assert status == 1
+    assert named in said
+
+
+def test_an_unknown_variable_is_named(directory):
+    daemon = DaemonProcess(directory / "d")
+    daemon.spawn({"XENOPSD_WROKERS": "3"})
+    assert daemon.wait() == 1
+    assert "XENOPSD_WROKERS" in daemon.log.read_text()
+
+
+def test_an_unknown_backend_is_named(directory):
+    daemon = DaemonProcess(directory / "d", backend="nonesuch")
+    status, said = attempt(daemon)
+    assert status == 1
+    assert "nonesuch" in said
+
+
+@pytest.mark.parametrize("instance", ["a/b", ".hidden", "-x", "a" * 65])
+def test_the_name_of_an_instance_has_a_form(directory, instance):
+    daemon = DaemonProcess(directory / "d", f"--instance={instance}")
+    status, said = attempt(daemon)
+    assert status == 1
+    assert "instance" in said
+
+
+def test_the_command_line_wins_over_environment_over_file(start):
+    lab = start("workers = 2\n")
+    assert lab.client.host.get_worker_pool().size == 2
+    lab.restart(XENOPSD_WORKERS="3")
+    assert lab.client.host.get_worker_pool().size == 3
+    lab.daemon.arguments += ["--workers", "5"]
+    lab.restart(XENOPSD_WORKERS="3")
+    assert lab.client.host.get_worker_pool().size == 5
+
+
+def test_logs_are_json_lines_on_stderr(start):
+    lab = start()
+    lab.run(lab.client.vm.start(lab.vm(), debug_info="a tag"))
+
+    def logged():
+        lines = lab.daemon.log.read_text().splitlines()
+        return [json.loads(line) for line in lines if "a tag" in line]
+
+    assert eventually(logged)[0]["debug_info"] == "a tag"
+
+
+def test_without_debug_there_are_no_debug_calls(directory):
+    daemon = DaemonProcess(directory / "d")
+    daemon.arguments.remove("--debug")
+    daemon.start()
+    try:
+        with daemon.client() as client:
+            raises(MethodNotFound, lambda: client.debug.trigger("undeaf", []))
+            assert "DEBUG.trigger" not in [m["name"] for m in client.rpc.discover()["methods"]]
+    finally:
+        daemon.kill()
