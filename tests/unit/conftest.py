@@ -44,10 +44,10 @@ class TableDaemon:
 
     def stop(self) -> None:
         """As a daemon that dies; an answer that is being made may do this, too."""
-        self.over.set()
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self.hang_up()
+        self.over.set()
         others = [thread for thread in self._threads if thread is not threading.current_thread()]
         for thread in others:
             thread.join(DEADLINE)
