@@ -1,6 +1,7 @@
 """A daemon of a few lines: real JSON-RPC on a real socket, answers from a table."""
 
 import json
+import re
 import socket
 import tempfile
 import threading
@@ -14,6 +15,7 @@ import pytest
 from idl.errors import MethodNotFound, XenopsError
 
 DEADLINE = 10.0
+MADE_UP = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class TableDaemon:
@@ -25,7 +27,9 @@ class TableDaemon:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.answers: dict[str, Any] = {}
+        #: What it was asked; task ids that a client has made up are in `tasks` instead.
         self.seen: list[tuple[str, dict[str, Any]]] = []
+        self.tasks: list[str] = []
         self.answered: list[str] = []
         self.connections: list[socket.socket] = []
         self._changed = threading.Condition()
@@ -110,7 +114,7 @@ class TableDaemon:
     def _answer(self, connection: socket.socket, request: dict[str, Any]) -> None:
         method, params = request["method"], request["params"]
         with self._changed:
-            self.seen.append((method, params))
+            self._note(method, dict(params))
             self._changed.notify_all()
         try:
             connection.sendall(
@@ -124,6 +128,11 @@ class TableDaemon:
         with self._changed:
             self.answered.append(method)
             self._changed.notify_all()
+
+    def _note(self, method: str, params: dict[str, Any]) -> None:
+        if MADE_UP.fullmatch(str(params.get("task"))):
+            self.tasks.append(params.pop("task"))
+        self.seen.append((method, params))
 
     def _outcome(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
         answer = self.answers.get(method, MethodNotFound(method=method))

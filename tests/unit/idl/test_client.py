@@ -72,7 +72,7 @@ def test_what_is_left_at_its_default_is_not_sent(daemon, client):
 def test_an_operation_gets_a_task_id_of_its_own(daemon, client):
     daemon.answers["VM.start"] = lambda params: params["task"]
     made = [client.vm.start("a"), client.vm.start("a"), client.call("VM.start", id="a")]
-    assert [params["task"] for _, params in daemon.seen] == made
+    assert daemon.tasks == made
     assert len(set(made)) == 3
 
 
@@ -154,7 +154,8 @@ def test_a_read_whose_connection_breaks_is_asked_again(daemon, client):
 def test_an_operation_whose_connection_breaks_is_sent_again_as_the_same_task(daemon, client):
     daemon.answers["VM.start"] = cut_once(daemon, "t")
     assert client.vm.start("a") == "t"
-    first, second = daemon.seen
+    assert daemon.seen == [("VM.start", {"id": "a"})] * 2
+    first, second = daemon.tasks
     assert first == second
 
 
@@ -184,7 +185,7 @@ def test_a_daemon_that_stays_away_is_told_after_a_while(daemon):
         assert client.vm.exists("a")
         with pytest.raises(OutcomeUnknown, match="may have been accepted") as raised:
             client.vm.start("a")
-    assert raised.value.task == daemon.seen[-1][1]["task"]
+    assert raised.value.task == daemon.tasks[0]
     daemon.start()
 
 
