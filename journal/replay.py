@@ -86,6 +86,16 @@ def advance(intent: OpenIntent | None, record: Record) -> OpenIntent:
     return _step(intent, record)
 
 
+def unasked(intent: OpenIntent) -> tuple[Record, ...]:
+    """Records after which the same is open, but nobody waits for its task any more."""
+    turned = Turned(direction=intent.direction, task=None, plan=intent.plan, error=intent.error)
+    done = [Done(step=step, facts=facts) for step, facts in enumerate(intent.outcomes)]
+    if intent.intended is None or intent.intended_name is None:
+        return (turned, *done)
+    facts = intent.intended_facts
+    return (turned, *done, Intent(step=intent.intended, name=intent.intended_name, facts=facts))
+
+
 def _step(intent: OpenIntent, record: Intent | Done) -> OpenIntent:
     if isinstance(record, Intent):
         return replace(

@@ -54,7 +54,7 @@ from xenopsd.killpoints import KillPoints
 from xenopsd.memory import Memory
 from xenopsd.metrics import Metrics, Sources
 from xenopsd.notify import Notifier, drop_from_children
-from xenopsd.operations import Operations, Places
+from xenopsd.operations import UNKNOWN, Operations, Places
 from xenopsd.perform import Performer
 from xenopsd.places import readonly_socket_path, socket_path
 from xenopsd.plan.plan import Limits
@@ -442,11 +442,10 @@ class Daemon:
 
     def _end_unbegun(self, open_tasks: dict[str, Accepted]) -> None:
         """Tasks that had not begun end; those that had are ended by their VM's repair."""
-        begun = {
-            entry.journal.intent.task
-            for entry in self._inventory
-            if entry.journal.intent is not None
-        }
+        intents = [e.journal.intent for e in self._inventory if e.journal.intent is not None]
+        begun = {intent.task for intent in intents}
+        # Cut just before their answer, which the journal need not wait for.
+        given_up = {intent.begun.task for intent in intents if intent.task is None}
         for id, accepted in open_tasks.items():
             if id in begun:
                 continue
@@ -455,7 +454,9 @@ class Daemon:
                 accepted.vm or ""
             )
             execution.interrupted = True
-            if not forgotten:
+            if id in given_up:
+                execution.error = Interrupted(task=id, begun=True, recovered_to=UNKNOWN)
+            elif not forgotten:
                 execution.error = Interrupted(task=id, begun=False)
             self._executor.answer(execution)
 

@@ -32,6 +32,7 @@ from idl.metadata import Metadata
 from idl.task import ErrorObject
 from idl.vm import PowerState
 from journal.intents import VmJournal
+from journal.replay import unasked
 from xenopsd import configure, hooks, microop
 from xenopsd.claims import Claims
 from xenopsd.execution import Balance, Check, Execution, Recover, Run
@@ -50,6 +51,10 @@ log = structlog.get_logger(__name__)
 _decode_plan = msgspec.json.Decoder(Plan).decode
 _decode_error = msgspec.json.Decoder(ErrorObject | None).decode
 _encode = msgspec.json.Encoder().encode
+
+
+#: What an operation is recovered to that nobody dares to carry on or undo.
+UNKNOWN = "unknown: it needs attention"
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,6 +324,7 @@ class Operations:
         intent = entry.journal.intent
         if entry.meta is None or entry.damaged:
             execution.error = MetadataCorrupt(path=str(entry.damaged[0].path))
+            self._leave_open(entry)
             return None
         if entry.claimed_by is not None:
             owner = f"the instance {entry.claimed_by} of this host claims it too"
@@ -423,13 +429,20 @@ class Operations:
         self.executor.turn(execution, entry, plan)
 
     def _doubt(self, execution: Execution, entry: Entry, reason: str) -> None:
-        """Touch nothing; the journal is kept aside, for whoever looks."""
+        """Touch nothing; what is open stays open, so that every later start doubts again."""
         if entry.journal.intent is not None:
             execution.error = Interrupted(
-                task=execution.task_id, begun=True, recovered_to="unknown: it needs attention"
+                task=execution.task_id, begun=True, recovered_to=UNKNOWN
             )
-            entry.journal.set_aside()
+            self._leave_open(entry)
         self.executor.doubt(entry, reason)
+
+    def _leave_open(self, entry: Entry) -> None:
+        """Have the journal outlive its task: what an ended task left would be crossed out."""
+        intent = entry.journal.intent
+        if intent is not None and intent.task is not None:
+            durable = self.executor.context.always_fsync
+            entry.journal.append(*unasked(intent), durable=durable)
 
     def _settled(self, entry: Entry) -> None:
         domain = entry.domain

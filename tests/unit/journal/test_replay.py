@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
+from msgspec.structs import replace
 
 from journal.errors import JournalDamaged
 from journal.records import Begun, Done, Intent, Turned, encode_line
-from journal.replay import OutOfOrder, fold, parse
+from journal.replay import OutOfOrder, fold, parse, unasked
 
 
 def begun(task="t1", plan=b'["a","b","c"]'):
@@ -177,3 +178,12 @@ def test_rubbish_never_raises_anything_else(data):
     parse(data, rebooted=True)
     with contextlib.suppress(JournalDamaged):
         parse(data, rebooted=False)
+
+
+# -- unasked
+
+
+@pytest.mark.parametrize("length", range(1, len(RECORDS) + 1))
+def test_what_nobody_asks_for_any_more_is_as_open_as_before(length):
+    before = fold(RECORDS[:length])
+    assert fold([*RECORDS[:length], *unasked(before)]) == replace(before, task=None)
