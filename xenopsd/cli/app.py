@@ -11,17 +11,49 @@ from pathlib import Path
 
 import click
 
-from xenopsd.cli import events, lifecycle, pool, raw, task, vm
-from xenopsd.cli.failure import EXIT_CODES, explain
+from xenopsd.cli import (
+    attention,
+    completion,
+    describe,
+    diag,
+    disk,
+    events,
+    explain,
+    foreign,
+    lifecycle,
+    metadata,
+    metrics,
+    nic,
+    pci,
+    pool,
+    queue,
+    raw,
+    settings,
+    task,
+    top,
+    vm,
+    wait,
+)
+from xenopsd.cli.failure import EXIT_CODES
+from xenopsd.cli.failure import explain as explain_failure
 from xenopsd.cli.session import Session
 
 _EPILOG = "\b\nExit codes:\n" + "\n".join(
     f"  {code}  {meaning}" for code, meaning in EXIT_CODES.items()
 )
 
+#: Commands as `--help` shows them, by what an administrator wants.
+SECTIONS = {
+    "Virtual machines": (vm, metadata, settings, lifecycle, wait),
+    "Their devices": (disk, nic, pci),
+    "What goes on": (task, queue, pool, events, metrics, top),
+    "When something is wrong": (explain, attention, foreign, diag),
+    "The interface itself": (raw, describe, completion),
+}
 
-class _Xenops(click.Group):
-    """Says every failure in one sentence."""
+
+class Xenops(click.Group):
+    """Says every failure in one sentence, with the next step."""
 
     def invoke(self, ctx: click.Context) -> object:
         try:
@@ -29,14 +61,33 @@ class _Xenops(click.Group):
         except (click.exceptions.Exit, click.ClickException, click.Abort):
             raise
         except Exception as error:
-            if (failure := explain(error)) is None:
+            if (failure := explain_failure(error)) is None:
                 raise
             click.echo(f"xenops: {failure.sentence}", err=True)
+            if failure.advice:
+                click.echo(f"  next: {failure.advice}", err=True)
             ctx.exit(failure.code)
+
+    def format_commands(
+        self,
+        ctx: click.Context,  # noqa: ARG002  # click's signature
+        formatter: click.HelpFormatter,
+    ) -> None:
+        for title, modules in SECTIONS.items():
+            commands = [one for module in modules for one in module.COMMANDS if not one.hidden]
+            width = formatter.width - 6 - max(len(str(one.name)) for one in commands)
+            with formatter.section(title):
+                formatter.write_dl(
+                    [(str(one.name), one.get_short_help_str(width)) for one in commands]
+                )
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click's
+        # In the order of the sections, not of the alphabet.
+        return list(self.commands)
 
 
 @click.group(
-    cls=_Xenops,
+    cls=Xenops,
     context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": None},
     epilog=_EPILOG,
 )
@@ -65,12 +116,14 @@ def main(ctx: click.Context, /, *, socket: Path | None, instance: str) -> None:
       xenops add web.toml
       xenops start web
       xenops shutdown web --timeout 60 --force
+      xenops explain web
     """
     session = Session.of(socket, instance, os.environ, root=os.geteuid() == 0)
     ctx.obj = session
     ctx.call_on_close(session.close)
 
 
-for _commands in (vm, lifecycle, task, pool, events, raw):
-    for _command in _commands.COMMANDS:
-        main.add_command(_command)
+for _modules in SECTIONS.values():
+    for _module in _modules:
+        for _command in _module.COMMANDS:
+            main.add_command(_command)

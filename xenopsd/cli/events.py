@@ -10,13 +10,18 @@ import click
 from xenopsd.cli.session import Session
 
 if TYPE_CHECKING:
-    from idl.client import Subscription
-    from idl.update import Update
+    from idl.update import Update, UpdateBatch
 
 
 @click.command()
 @click.option("--since", metavar="TOKEN", help="From this token on; by default from now on.")
 @click.option("--all", "everything", is_flag=True, help="Begin with every object that exists.")
+@click.option(
+    "--follow/--no-follow",
+    default=True,
+    show_default=True,
+    help="Go on until Ctrl-C, or end with what has changed by now.",
+)
 @click.option(
     "-o",
     "--output",
@@ -26,35 +31,57 @@ if TYPE_CHECKING:
     help="A line an update, or a line of JSON a batch (its next is the token to go on from).",
 )
 @click.pass_obj
-def events(session: Session, /, *, since: str | None, everything: bool, output: str) -> None:
+def events(
+    session: Session, /, *, since: str | None, everything: bool, follow: bool, output: str
+) -> None:
     """Print which objects change, until Ctrl-C.
+
+    At its end it says on stderr from which token to go on, so that nothing is missed between.
 
     \b
     Examples:
       xenops events
+      xenops events --since 0a1b:42 --no-follow
       xenops events --all -o json | jq -r '.updates[].id'
     """
     if since is None and not everything:
         since = session.client.updates.last_id()
+    if follow:
+        _follow(session, since, output)
+        return
+    batch = session.client.updates.get(since, timeout=0)
+    _print(batch, output)
+    _go_on(batch.next, output)
+
+
+def _follow(session: Session, since: str | None, output: str) -> None:
+    token = since
     try:
         with session.client.subscribe(since) as subscription:
-            _print(subscription, output)
+            token = subscription.token
+            for batch in subscription:
+                _print(batch, output)
+                token = batch.next
     except KeyboardInterrupt:
         # How this command ends.
+        _go_on(token, output)
+
+
+def _print(batch: "UpdateBatch", output: str) -> None:
+    if output == "json":
+        import msgspec
+
+        click.echo(msgspec.json.encode(batch))
         return
+    if batch.resync:
+        click.echo("resync: what is not named below is gone")
+    for update in batch.updates:
+        click.echo(_line(update))
 
 
-def _print(subscription: "Subscription", output: str) -> None:
-    import msgspec
-
-    for batch in subscription:
-        if output == "json":
-            click.echo(msgspec.json.encode(batch))
-            continue
-        if batch.resync:
-            click.echo("resync: what is not named below is gone")
-        for update in batch.updates:
-            click.echo(_line(update))
+def _go_on(token: str | None, output: str) -> None:
+    if token is not None and output != "json":
+        click.echo(f"go on with: xenops events --since {token}", err=True)
 
 
 def _line(update: "Update") -> str:

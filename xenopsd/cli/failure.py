@@ -22,16 +22,18 @@ class Detached(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One sentence and an exit code."""
+    """One sentence, an exit code, and what to do next where the sentence does not say it."""
 
     sentence: str
     code: int
+    advice: str | None = None
 
 
 def explain(error: Exception) -> Failure | None:
     """What to tell about an error; None for a fault of this program."""
     from idl import errors  # not needed until something fails
     from idl.link import AnswerTimeout, ConnectionFailed
+    from xenopsd.cli.advice import next_step
 
     codes: dict[type[Exception], int] = {
         Detached: BUSY,
@@ -49,4 +51,6 @@ def explain(error: Exception) -> Failure | None:
         errors.XenopsError: FAILED,
     }
     code = next((code for kind, code in codes.items() if isinstance(error, kind)), None)
-    return None if code is None else Failure(" ".join(str(error).split()), code)
+    if code is None:
+        return None
+    return Failure(" ".join(str(error).split()), code, next_step(error))

@@ -6,10 +6,9 @@ from typing import Any
 
 import click
 
+from xenopsd.cli.completers import vm_argument
 from xenopsd.cli.follow import Waiting, finish, waiting
 from xenopsd.cli.session import Session
-
-vm_argument = click.argument("vm", metavar="VM")
 
 _paused = click.option("--paused", is_flag=True, help="Leave it paused.")
 _image = click.option("--image", metavar="PATH", help="Image file; by default the instance's own.")

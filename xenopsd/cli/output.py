@@ -1,9 +1,10 @@
 """Rows on a terminal, in a pipe, and for programs. Nothing here asks the daemon.
 
 A terminal gets a table with colours; a pipe gets aligned columns, one line a row, that awk
-and cut can read; `json` is what the daemon said, `name` the ids alone.
+and cut can read; `json` and `yaml` are what the daemon said, `name` the ids alone.
 """
 
+import functools
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -14,28 +15,56 @@ import click
 
 T = TypeVar("T")
 
-FORMATS = ("table", "wide", "json", "name")
+FORMATS = ("table", "wide", "json", "yaml", "name")
 
 #: A wide table is not squeezed: the terminal wraps it, or `less -S` scrolls.
 _UNBOUNDED = 10_000
 
-format_option = click.option(
-    "-o",
-    "--output",
-    type=click.Choice(FORMATS),
-    default="table",
-    show_default=True,
-    help="How to print.",
-)
 #: Of one object.
 detail_option = click.option(
     "-o",
     "--output",
-    type=click.Choice(("table", "json")),
+    type=click.Choice(("table", "json", "yaml")),
     default="table",
     show_default=True,
     help="How to print.",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """How to print rows: in one of `FORMATS`, and with which columns (empty: its own)."""
+
+    format: str = "table"
+    columns: tuple[str, ...] = ()
+
+
+def listing(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options -o and -c, as a parameter `output`."""
+
+    @click.option(
+        "-o",
+        "--output",
+        "form",
+        type=click.Choice(FORMATS),
+        default="table",
+        show_default=True,
+        help="How to print.",
+    )
+    @click.option(
+        "-c",
+        "--columns",
+        metavar="COLUMN,…",
+        help="Only these columns of the table, in this order.",
+    )
+    @functools.wraps(command)
+    def wrapped(*args: Any, form: str, columns: str | None, **options: Any) -> Any:
+        wanted = tuple(one.strip().upper() for one in (columns or "").split(",") if one.strip())
+        if wanted and form not in ("table", "wide"):
+            raise click.UsageError(f"-c chooses columns of a table, not of -o {form}.")
+        return command(*args, output=Output(form, wanted), **options)
+
+    return wrapped
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,24 +77,48 @@ class Column(Generic[T]):
 
 
 def emit(
-    rows: Sequence[T], columns: Sequence[Column[T]], output: str, name: Callable[[T], str]
+    rows: Sequence[T], columns: Sequence[Column[T]], output: Output, name: Callable[[T], str]
 ) -> None:
-    """Print rows in one of `FORMATS`."""
-    match output:
+    """Print rows. Raises UsageError for a column that there is not."""
+    match output.format:
         case "json":
             click.echo(as_json(rows))
+        case "yaml":
+            click.echo(as_yaml(rows), nl=False)
         case "name":
             for row in rows:
                 click.echo(name(row))
         case _:
-            shown = [column for column in columns if output == "wide" or not column.wide]
+            shown = chosen(columns, output)
             cells = [[column.text(row) for column in shown] for row in rows]
             titles = [column.title for column in shown]
             if sys.stdout.isatty():
-                text = drawn(titles, cells, _UNBOUNDED if output == "wide" else None)
+                text = drawn(titles, cells, _UNBOUNDED if output.format == "wide" else None)
             else:
                 text = aligned(titles, cells)
             click.echo(text, nl=False)
+
+
+def chosen(columns: Sequence[Column[T]], output: Output) -> list[Column[T]]:
+    """The columns to print. Raises UsageError."""
+    if not output.columns:
+        return [column for column in columns if output.format == "wide" or not column.wide]
+    known = {column.title: column for column in columns}
+    for title in output.columns:
+        if title not in known:
+            raise click.UsageError(f"There is no column {title}; choose from {','.join(known)}.")
+    return [known[title] for title in output.columns]
+
+
+def tell(value: Any, output: str, pairs: Callable[[], Iterable[tuple[str, str]]]) -> None:
+    """Print one object: as a program reads it, or what `pairs` say of it."""
+    match output:
+        case "json":
+            click.echo(as_json(value))
+        case "yaml":
+            click.echo(as_yaml(value), nl=False)
+        case _:
+            details(pairs())
 
 
 def details(pairs: Iterable[tuple[str, str]]) -> None:
@@ -98,14 +151,15 @@ def drawn(titles: Sequence[str], cells: Sequence[Sequence[str]], width: int | No
     for title in titles:
         table.add_column(title, overflow="fold")
     for row in cells:
-        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+        table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
     console = Console(width=width)
     with console.capture() as capture:
         console.print(table)
     return capture.get()
 
 
-_STYLES = {
+#: How a terminal shows these words.
+STYLES = {
     "running": "green",
     "paused": "yellow",
     "suspended": "blue",
@@ -123,12 +177,30 @@ def as_json(value: Any) -> str:
     return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
 
 
+def as_yaml(value: Any) -> str:
+    """YAML of anything that travels."""
+    import msgspec
+
+    from xenopsd.cli import yamltext
+
+    return yamltext.dump(msgspec.to_builtins(value))
+
+
 def size(count: int | None) -> str:
     """Bytes in the largest binary unit that leaves at most one decimal."""
     amount, units = float(count or 0), ["B", "KiB", "MiB", "GiB", "TiB", "PiB"]
     while amount >= 1024 and len(units) > 1:
         amount, units = amount / 1024, units[1:]
     return f"{amount:.1f}".removesuffix(".0") + f" {units[0]}"
+
+
+def span(seconds: float) -> str:
+    """How long, in one unit or two."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
 def moment(stamp: float | None) -> str:

@@ -4,7 +4,7 @@
 
 import click
 
-from xenopsd.cli.output import as_json, detail_option, details
+from xenopsd.cli.output import detail_option, tell
 from xenopsd.cli.session import Session
 
 
@@ -24,10 +24,8 @@ def show(session: Session, /, *, output: str) -> None:
       xenops pool show
     """
     found = session.client.host.get_worker_pool()
-    if output == "json":
-        click.echo(as_json(found))
-        return
-    details((name, str(getattr(found, name))) for name in found.__struct_fields__)
+    names = found.__struct_fields__
+    tell(found, output, lambda: ((name, str(getattr(found, name))) for name in names))
 
 
 @pool.command("set")

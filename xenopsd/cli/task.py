@@ -7,22 +7,16 @@ from typing import TYPE_CHECKING
 
 import click
 
+from xenopsd.cli import completers
 from xenopsd.cli.follow import Waiting, finish, fraction, waiting
-from xenopsd.cli.output import (
-    Column,
-    as_json,
-    detail_option,
-    details,
-    emit,
-    format_option,
-    moment,
-)
+from xenopsd.cli.output import Column, Output, detail_option, emit, listing, moment, tell
 from xenopsd.cli.session import Session
 
 if TYPE_CHECKING:
     from idl.task import Task
 
-_task = click.argument("task", metavar="TASK")
+_task = click.argument("task", metavar="TASK", shell_complete=completers.tasks)
+_open_task = click.argument("task", metavar="TASK", shell_complete=completers.open_tasks)
 
 
 def _state(task: "Task") -> str:
@@ -55,9 +49,9 @@ def tasks() -> None:
 
 @tasks.command("list")
 @click.option("--all", "ended", is_flag=True, help="Those that have ended, too.")
-@format_option
+@listing
 @click.pass_obj
-def list_tasks(session: Session, /, *, ended: bool, output: str) -> None:
+def list_tasks(session: Session, /, *, ended: bool, output: Output) -> None:
     """List the tasks that are queued or running.
 
     \b
@@ -81,10 +75,12 @@ def show(session: Session, /, *, task: str, output: str) -> None:
       xenops task show 5f0c
     """
     found = session.client.task.stat(task)
-    if output == "json":
-        click.echo(as_json(found))
-        return
-    details([*((c.title.lower(), c.text(found)) for c in _columns()), *_steps(found)])
+    tell(found, output, lambda: _pairs(found))
+
+
+def _pairs(task: "Task") -> Iterator[tuple[str, str]]:
+    yield from ((column.title.lower(), column.text(task)) for column in _columns())
+    yield from _steps(task)
 
 
 def _steps(task: "Task") -> Iterator[tuple[str, str]]:
@@ -96,7 +92,7 @@ def _steps(task: "Task") -> Iterator[tuple[str, str]]:
 
 
 @tasks.command()
-@_task
+@_open_task
 @click.pass_obj
 def cancel(session: Session, /, *, task: str) -> None:
     """Ask a task to end; of an ended one nothing.
@@ -109,7 +105,7 @@ def cancel(session: Session, /, *, task: str) -> None:
 
 
 @tasks.command()
-@_task
+@_open_task
 @waiting
 @click.pass_obj
 def wait(session: Session, /, *, task: str, waiting: Waiting) -> None:

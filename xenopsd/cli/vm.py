@@ -4,26 +4,25 @@
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from xenopsd.cli.lifecycle import vm_argument
+from xenopsd.cli.completers import vm_argument
+from xenopsd.cli.device import behind
 from xenopsd.cli.output import (
     Column,
-    as_json,
+    Output,
     detail_option,
-    details,
     emit,
-    format_option,
+    listing,
     moment,
     size,
+    tell,
 )
 from xenopsd.cli.session import Session
 
 if TYPE_CHECKING:
-    from idl.metadata import Metadata
     from idl.vm import Vm, VmRecord
 
 
@@ -63,15 +62,16 @@ def _columns() -> "Sequence[Column[VmRecord]]":
 
 
 @click.command("list")
-@format_option
+@listing
 @click.pass_obj
-def list_vms(session: Session, /, *, output: str) -> None:
+def list_vms(session: Session, /, *, output: Output) -> None:
     """List the VMs of this instance.
 
     \b
     Examples:
       xenops list
       xenops list -o wide
+      xenops list -c vm,memory,reason
       xenops list -o name | xargs -n 1 xenops start
     """
     records = sorted(session.client.vm.list(), key=lambda record: record.id)
@@ -99,10 +99,7 @@ def show(session: Session, /, *, vm: str, output: str) -> None:
         "vifs": client.vif.list(vm) if readable else [],
         "pcis": client.pci.list(vm) if readable else [],
     }
-    if output == "json":
-        click.echo(as_json({"vm": record, **devices}))
-        return
-    details([*_of_record(record), *_of_devices(devices)])
+    tell({"vm": record, **devices}, output, lambda: (*_of_record(record), *_of_devices(devices)))
 
 
 def _of_record(record: "VmRecord") -> Iterator[tuple[str, str]]:
@@ -127,87 +124,8 @@ def _of_devices(devices: dict[str, Sequence[Any]]) -> Iterator[tuple[str, str]]:
             plugged = "plugged" if record.state.plugged else "unplugged"
             yield (
                 kind.removesuffix("s"),
-                f"{record.id} {plugged} {_backend(record.config)}".strip(),
+                f"{record.id} {plugged} {behind(record.config)}".strip(),
             )
-
-
-def _backend(config: Any) -> str:
-    """What is behind a device, in a word."""
-    backend = getattr(config, "backend", None)
-    names = ((config, "address"), (backend, "path"), (backend, "name"), (backend, "vdi"))
-    return next((str(getattr(one, name)) for one, name in names if hasattr(one, name)), "")
-
-
-@click.command()
-@click.argument("file", type=click.File(), required=False)
-@click.option("--id", help="Id of the VM, where no file is given.")
-@click.option("--name", help="A name for people.")
-@click.option("--memory", metavar="SIZE", help="Memory: bytes, or 512M, 4G.")
-@click.option("--vcpus", type=int, help="Number of vCPUs.")
-@click.option(
-    "--guest", type=click.Choice(("hvm", "pv", "pvh", "container")), help="Type of guest."
-)
-@click.option("--kernel", metavar="PATH", help="Kernel to boot.")
-@click.option("--ramdisk", metavar="PATH", help="Its ramdisk.")
-@click.option("--cmdline", help="Its command line.")
-@click.option(
-    "--disk",
-    "disks",
-    multiple=True,
-    metavar="PATH[,KEY=VALUE]",
-    help="A disk; keys: format, overlay, mode, type, bus, mount, name. May be repeated.",
-)
-@click.option(
-    "--nic",
-    "nics",
-    multiple=True,
-    metavar="BRIDGE[,KEY=VALUE]",
-    help="An interface; keys: mac, model, mtu, name. May be repeated.",
-)
-@click.option("--auto-start", is_flag=True, default=None, help="Start it when the host starts.")
-@click.option("--replace", is_flag=True, help="Replace the VM of that id and its devices.")
-@click.pass_obj
-def add(
-    session: Session, /, *, file: TextIO | None, memory: str | None, replace: bool, **options: Any
-) -> None:
-    """Record a VM with its devices.
-
-    From FILE (TOML, or JSON where it ends so; - reads TOML from stdin) or from options;
-    wholly or not at all.
-
-    \b
-    Examples:
-      xenops add web.toml
-      xenops add --id web --memory 2G --vcpus 2 --disk /dev/disk/by-label/web --nic br0
-      xenops add --id ct --guest container --disk /srv/base.tar,format=tar,overlay,mount=/
-    """
-    metadata = _wanted(file, memory, options)
-    client = session.client
-    if not replace and client.vm.exists(metadata.vm.id):
-        from idl.errors import AlreadyExists
-
-        raise AlreadyExists(kind="VM", id=metadata.vm.id)
-    click.echo(client.vm.import_metadata(metadata))
-
-
-def _wanted(file: TextIO | None, memory: str | None, options: dict[str, Any]) -> "Metadata":
-    """The VM of the file, or of the options. Raises UsageError."""
-    from xenopsd.cli import vmfile
-
-    given = memory is not None or any(value not in (None, ()) for value in options.values())
-    if (file is None) != given:
-        raise click.UsageError("Give a FILE, or --id and other options; not both.")
-    try:
-        if file is not None:
-            return vmfile.of_file(Path(file.name).name, file.read())
-        vcpus = options["vcpus"]
-        fields = {name: options[name] for name in ("id", "name", "auto_start")}
-        fields |= {"vcpu_max": vcpus, "memory_static_max": memory and vmfile.size(memory)}
-        guest = {name: options[name] for name in ("kernel", "ramdisk", "cmdline")}
-        guest = {"type": options["guest"], **guest}
-        return vmfile.of_options(fields, guest, options["disks"], options["nics"])
-    except vmfile.BadVm as error:
-        raise click.UsageError(str(error)) from error
 
 
 @click.command()
@@ -230,4 +148,4 @@ def remove(session: Session, /, *, vm: str, keep_layers: bool, yes: bool) -> Non
     session.client.vm.remove(vm, keep_layers)
 
 
-COMMANDS = (list_vms, show, add, remove)
+COMMANDS = (list_vms, show, remove)

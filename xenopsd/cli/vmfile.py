@@ -1,4 +1,4 @@
-"""A VM as an administrator writes it: a TOML or JSON file, or options. Pure.
+"""A VM as an administrator writes it: a TOML, JSON or YAML file, or options. Pure.
 
 A file holds the fields of the VM with `vbds`, `vifs` and `pcis` beside them, or what
 VM.export_metadata answers. A device may be named without its VM.
@@ -7,11 +7,14 @@ VM.export_metadata answers. A device may be named without its VM.
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from idl.metadata import Metadata
+from xenopsd.cli import yamltext
+
+T = TypeVar("T")
 
 _DEVICES = ("vbds", "vifs", "pcis")
 _SUFFIXES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -24,7 +27,7 @@ class BadVm(ValueError):
 def of_file(name: str, text: str) -> Metadata:
     """The VM of a file's text. Raises BadVm."""
     try:
-        document = json.loads(text) if name.endswith(".json") else tomllib.loads(text)
+        document = _parsed(name, text)
     except ValueError as error:
         raise BadVm(f"{name}: {error}") from error
     if not isinstance(document, dict):
@@ -33,6 +36,16 @@ def of_file(name: str, text: str) -> Metadata:
         return _metadata(document)
     except BadVm as error:
         raise BadVm(f"{name}: {error}") from error
+
+
+def _parsed(name: str, text: str) -> Any:
+    """Raises ValueError."""
+    if name.endswith((".yaml", ".yml")):
+        return yamltext.load(text)
+    # No TOML begins so; what comes by stdin has no name to tell.
+    if name.endswith(".json") or text.lstrip().startswith("{"):
+        return json.loads(text)
+    return tomllib.loads(text)
 
 
 def of_options(
@@ -61,24 +74,35 @@ def size(text: str) -> int:
         raise BadVm(f"{text} is no size; write bytes, or 512M, 4G") from None
 
 
-def disk(spec: str, position: int) -> dict[str, Any]:
-    """A VBD of PATH[,format=F][,overlay][,mode=ro][,type=cdrom][,bus=B][,mount=/][,name=N]."""
+def disk(spec: str, position: int | None) -> dict[str, Any]:
+    """A VBD of PATH[,format=F][,overlay][,mode=ro][,type=cdrom][,bus=B][,mount=/][,name=N]
+    [,persistent=false].
+    """
     path, options = _spec(spec, flags={"overlay"})
     backend: dict[str, Any] = {"type": "local", "path": path}
     backend |= {name: options.pop(name) for name in ("format", "overlay") if name in options}
-    vbd: dict[str, Any] = {"id": options.pop("name", f"disk{position}"), "position": position}
+    vbd = _named_or_new(options, "disk", position)
+    if "persistent" in options:
+        options["persistent"] = options["persistent"] != "false"
     if "mount" in options:
         vbd["mount"] = {"path": options.pop("mount")}
     return vbd | {"backend": backend} | options
 
 
-def nic(spec: str, position: int) -> dict[str, Any]:
+def nic(spec: str, position: int | None) -> dict[str, Any]:
     """A VIF of BRIDGE[,mac=M][,model=M][,mtu=N][,name=N]."""
     bridge, options = _spec(spec, flags=set())
     if "mtu" in options and options["mtu"].isdecimal():
         options["mtu"] = int(options["mtu"])
-    vif = {"id": options.pop("name", f"nic{position}"), "position": position}
+    vif = _named_or_new(options, "nic", position)
     return vif | {"backend": {"type": "bridge", "name": bridge}} | options
+
+
+def _named_or_new(options: dict[str, Any], kind: str, position: int | None) -> dict[str, Any]:
+    """Id and position; without a position the caller has an id, and `name` is refused later."""
+    if position is None:
+        return {}
+    return {"id": options.pop("name", f"{kind}{position}"), "position": position}
 
 
 def _spec(spec: str, flags: set[str]) -> tuple[str, dict[str, Any]]:
@@ -100,10 +124,15 @@ def _metadata(document: dict[str, Any]) -> Metadata:
     if "vm" not in document:
         devices = {name: document.pop(name) for name in _DEVICES if name in document}
         document = {"vm": document, **devices}
+    return converted(_named(document), Metadata)
+
+
+def converted(document: dict[str, Any], kind: type[T]) -> T:
+    """A record of its fields. Raises BadVm."""
     try:
-        return msgspec.convert(_named(document), Metadata)
+        return msgspec.convert(document, kind)
     except msgspec.ValidationError as error:
-        raise BadVm(_reason(str(error))) from error
+        raise BadVm(reason(str(error))) from error
 
 
 def _named(document: dict[str, Any]) -> dict[str, Any]:
@@ -122,7 +151,7 @@ def _with_vm(device: Any, vm: str) -> Any:
     return device
 
 
-def _reason(text: str) -> str:
+def reason(text: str) -> str:
     """`Expected int, got str - at $.vm.vcpus` as the daemon says it: the path first."""
     what, _, where = text.replace("`", "").partition(" - at $.")
     what = what[:1].lower() + what[1:]

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 
 from idl import errors
 from idl.host import (
@@ -24,6 +24,7 @@ from idl.vbd import Local, Vbd, VbdRecord, VbdState
 from idl.vif import Bridge, Vif, VifRecord, VifState
 from idl.vm import Attention, Difference, PowerState, Vm, VmRecord, VmState
 from xenopsd.cli import main
+from xenopsd.cli.advice import next_step
 from xenopsd.cli.app import EXIT_CODES
 
 WEB = VmRecord(
@@ -57,17 +58,6 @@ def task(state: Any = None, id: str = "t1") -> Task:
 
 def failed(error: errors.XenopsError) -> Task:
     return task(Failed(duration=0.1, error=error.error_object()))
-
-
-@pytest.fixture
-def xenops(daemon):
-    def run(*args: str, **options: Any) -> Result:
-        found = CliRunner().invoke(main, ["--socket", str(daemon.path), *args], **options)
-        if found.exception and not isinstance(found.exception, SystemExit):
-            raise found.exception
-        return found
-
-    return run
 
 
 def test_list(daemon, xenops):
@@ -220,7 +210,7 @@ def test_options_become_parameters(daemon, xenops, args: str, params: dict[str, 
 def test_an_error_of_the_call_is_a_sentence_and_a_code(daemon, xenops, error, code: int):
     daemon.answers["VM.start"] = error
     found = xenops("start", "web")
-    assert (found.exit_code, found.stderr) == (code, f"xenops: {error}\n")
+    assert (found.exit_code, found.stderr) == (code, f"xenops: {error}\n  next: {next_step(error)}\n")
 
 
 @pytest.mark.parametrize(
@@ -235,7 +225,7 @@ def test_an_error_of_the_call_is_a_sentence_and_a_code(daemon, xenops, error, co
 def test_an_error_of_the_task_is_a_sentence_and_a_code(daemon, xenops, error, code: int):
     daemon.answers |= {"VM.start": "t1", "TASK.wait": failed(error)}
     found = xenops("start", "web")
-    assert (found.exit_code, found.stderr) == (code, f"xenops: {error}\n")
+    assert (found.exit_code, found.stderr) == (code, f"xenops: {error}\n  next: {next_step(error)}\n")
 
 
 def test_waiting_has_a_limit_and_the_task_goes_on(daemon, xenops):
@@ -410,6 +400,8 @@ def test_the_socket_may_be_an_instances(daemon):
 def commands(group: click.Group, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
     found = []
     for name, command in group.commands.items():
+        if command.hidden:
+            continue
         if isinstance(command, click.Group):
             found += commands(command, (*path, name))
         else:

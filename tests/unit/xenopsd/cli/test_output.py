@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from xenopsd.cli.output import Column, aligned, details, drawn, emit, moment, size
+from xenopsd.cli.output import Column, Output, aligned, details, drawn, emit, moment, size
 
 ROWS = [("a", "running"), ("long-name", "")]
 COLUMNS = (
@@ -15,7 +15,7 @@ COLUMNS = (
 
 
 def printed(capsys, output: str) -> str:
-    emit(ROWS, COLUMNS, output, lambda row: row[0])
+    emit(ROWS, COLUMNS, Output(output), lambda row: row[0])
     return capsys.readouterr().out
 
 
