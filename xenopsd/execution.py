@@ -108,6 +108,11 @@ class Run:
         return self.done >= len(self.steps)
 
     @property
+    def turned_untold(self) -> bool:
+        """Whether its journal does not say that it was taken back: it would be done after all."""
+        return any(isinstance(record, Turned) for record in self.owed)
+
+    @property
     def step(self) -> tuple[MicroOp, Segment]:
         """The present step and its segment."""
         return self.steps[self.done]

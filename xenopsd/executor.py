@@ -768,7 +768,8 @@ class Executor:
             self._leave(execution, entry)
         logged = self.answer(execution)
         if entry is not None:
-            if execution.run is not None and logged:
+            # What was not logged is repeated after a crash, unless it was taken back.
+            if execution.run is not None and (logged or execution.run.turned_untold):
                 self.cross_out(entry)
             for kind, id in set(execution.objects_before) - set(entry.objects()):
                 self.context.updates.remove(kind, id)
