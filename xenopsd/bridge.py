@@ -4,6 +4,8 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
+from xenopsd.errands import tell
+
 
 class Bridge:
     """Calls posted from any thread run on the loop, in the order in which they were posted."""
@@ -35,4 +37,4 @@ class Bridge:
     def _drain(self) -> None:
         self._awake = False
         while self._calls:
-            self._calls.popleft()()
+            tell(self._calls.popleft())
