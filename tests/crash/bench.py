@@ -16,6 +16,7 @@ from rigs.outside import Seen, look, nothing_of, untidy
 from idl.calls import Operation as TaskCall
 from idl.client import Client, ConnectionFailed
 from idl.task import Completed, Failed, Task
+from idl.vm import Vm
 
 CONFIG = """
 [reboot]
@@ -295,7 +296,7 @@ class Lab:
         """It still stops, starts, and goes without a trace."""
         client, vm = bench.client, bench.vm
         if not client.vm.exists(vm):
-            assert client.vm.add(_plain(vm)) == vm
+            assert client.vm.add(Vm(id=vm)) == vm
         bench.run(client.vm.shutdown(vm))
         seen = self.look(vm)
         assert seen.power == "halted", f"shut down, and {seen.power}"
@@ -318,12 +319,6 @@ def _recovered(client: Client) -> bool:
         return not client.host.query().recovering
     except ConnectionFailed:
         return False
-
-
-def _plain(vm: str) -> Any:
-    from idl.vm import Vm
-
-    return Vm(id=vm)
 
 
 def _layers(seen: Seen) -> tuple[set[str], set[str]]:

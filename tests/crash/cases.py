@@ -26,6 +26,18 @@ MIB = 2**20
 #: What the standard VM has, as the world's ledger names it.
 STANDARD = frozenset({"vbd:disk", "vbd:base", "vif:net", "pci:card"})
 
+#: Steps of a recovery at which it is killed again.
+STEPS = (
+    "recovery:load",
+    "recovery:stock",
+    "recovery:observe",
+    "recovery:reconcile",
+    "recovery:repair",
+    "journal:append",
+    "journal:end",
+    "recovery:ended",
+)
+
 
 @dataclass(frozen=True)
 class Bench:

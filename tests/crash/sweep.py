@@ -7,11 +7,14 @@ VM, have the daemon SIGKILL itself there, start it again, and hold the simulator
 state directory and the daemon's answers against interface.md ("After a crash of the daemon");
 afterwards the VM must still stop, start and go without a trace. A second round kills the
 recovery too, once at each of its steps. What has no points (a single durable record) is killed
-from outside at moments spread over the call.
+from outside at moments spread over the call. At last recoveries are cut in process, at every
+place (`test_recovery_inprocess`).
 """
 
 import argparse
+import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import threading
@@ -24,20 +27,9 @@ from queue import Empty, SimpleQueue
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from crash.bench import Case, Lab, Result
-from crash.cases import OPERATIONS, Operation
+from crash.cases import OPERATIONS, STEPS, Operation, nothing, power
 from crash.table import markdown, text
 
-#: Steps of a recovery at which it is killed again.
-STEPS = (
-    "recovery:load",
-    "recovery:stock",
-    "recovery:observe",
-    "recovery:reconcile",
-    "recovery:repair",
-    "journal:append",
-    "journal:end",
-    "recovery:ended",
-)
 #: How many moments of a call without points are killed at.
 MOMENTS = 8
 
@@ -123,10 +115,27 @@ def sweep(directory: Path, jobs: int, operations: Sequence[Operation]) -> list[R
     return rounds.results
 
 
+def in_process(jobs: int) -> Result:
+    """Every cut of every recovery, over a disk in memory."""
+    tests = Path(__file__).with_name("test_recovery_inprocess.py")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-n", str(jobs), str(tests)],
+        env={**os.environ, "RECOVERY_STRIDE": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    print(f"in process: {done.stdout.strip().rpartition(chr(10))[2]}")
+    everything = Operation("recoveries in process", nothing, nothing, frozenset(), frozenset(), power)
+    return Result(Case(everything), failure=done.stdout if done.returncode else "")
+
+
 def main() -> int:
     """Run the sweep; the status is 1 when a case failed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--jobs", type=int, default=4, help="daemons at once (default: 4)")
+    jobs = 2 * (os.cpu_count() or 1)
+    parser.add_argument("--jobs", type=int, default=jobs, help=f"daemons at once ({jobs})")
     parser.add_argument("--only", default="", help="operations with this text in their name")
     parser.add_argument("--markdown", type=Path, help="write the table there too")
     parser.add_argument("--directory", type=Path, help="where the daemons live; kept")
@@ -138,10 +147,13 @@ def main() -> int:
     began = time.monotonic()
     operations = [op for op in OPERATIONS if args.only in op.name]
     results = sweep(directory, args.jobs, operations)
-    failed = [r for r in results if r.failure]
     print(text(operations, results))
     if args.markdown:
         args.markdown.write_text(markdown(operations, results))
+    if not args.only:
+        results.append(in_process(os.cpu_count() or 1))
+        print(results[-1].failure)
+    failed = [r for r in results if r.failure]
     if not failed and not args.directory:
         shutil.rmtree(directory)
     print(f"{len(results)} cases in {time.monotonic() - began:.0f} s")

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from crash.bench import Result
-from crash.cases import Operation
+from crash.cases import STEPS, Operation
 
 HEAD = """\
 # What becomes of an operation that a crash has cut
@@ -24,13 +24,21 @@ stopped, started and removed without a trace.
 def rows(operation: Operation, results: Sequence[Result]) -> Iterator[tuple[str, str, str, str]]:
     """(killed at, recovery killed at, the VM then, its task); alike neighbours as one."""
     mine = [r for r in results if r.case.operation is operation and r.case.is_killed]
-    mine.sort(key=lambda r: (bool(r.case.second), _journal(r), _order(operation, results, r)))
-    for (second, outcome), group in groupby(mine, lambda r: (_second(r), _outcome(r))):
-        cases = [r.case for r in group]
-        points = _points([c.point for c in cases if c.point])
-        moments = sum(c.moment is not None for c in cases)
-        killed = ", ".join([*points, *([f"{moments} moments"] if moments else [])])
-        yield (killed, second, *outcome)
+    pointed = [r for r in mine if r.case.point]
+    whole = next((r for r in results if r.case.operation is operation and r.points), None)
+    pointed.sort(key=lambda r: _order(r, () if whole is None else whole.points))
+    for (second, outcome), group in groupby(pointed, lambda r: (_second(r), _outcome(r))):
+        yield (", ".join(_points([r.case.point for r in group])), second, *outcome)
+    yield from _moments([r for r in mine if not r.case.point and not r.case.second], "")
+    yield from _moments([r for r in mine if not r.case.point and r.case.second], "each step")
+
+
+def _moments(mine: Sequence[Result], second: str) -> Iterator[tuple[str, str, str, str]]:
+    """Which of the outcomes a moment has is chance: all of them as one row."""
+    if mine:
+        words = " or ".join(sorted({_outcome(r)[0] for r in mine}))
+        tasks = "; ".join(sorted({_outcome(r)[1] for r in mine} - {""}))
+        yield f"{len(mine)} moments", second, words, tasks
 
 
 def text(operations: Sequence[Operation], results: Sequence[Result]) -> str:
@@ -82,18 +90,17 @@ def _second(result: Result) -> str:
     return step if result.died_again or not step else f"{step} (not passed)"
 
 
-def _journal(result: Result) -> bool:
-    return result.case.point.startswith("journal:")
-
-
-def _order(operation: Operation, results: Sequence[Result], result: Result) -> tuple[float, ...]:
-    """Where in the operation it was killed."""
-    whole = next((r for r in results if r.case.operation is operation and r.points), None)
-    if whole is None or not result.case.point:
-        return (result.case.moment or 0.0,)
-    point, _, n = result.case.point.rpartition(",")
-    at = [i for i, passed in enumerate(whole.points) if passed == point]
-    return (point.startswith("journal:end"), float(at[int(n) - 1]))
+def _order(result: Result, passed: Sequence[str]) -> tuple[int, ...]:
+    """Where in the operation it was killed: single kills first, the journal's after the rest."""
+    case = result.case
+    point, _, n = case.point.rpartition(",")
+    at = [i for i, other in enumerate(passed) if other == point]
+    step = case.second.partition(",")[0]
+    return (
+        STEPS.index(step) + 1 if step else 0,
+        point.startswith("journal:") + point.startswith("journal:end"),
+        at[int(n) - 1] if len(at) >= int(n) else 0,
+    )
 
 
 def _points(points: Sequence[str]) -> list[str]:
