@@ -622,7 +622,9 @@ def test_a_hard_shutdown_cuts_short_a_guests_own_reboot(core):
 
 def test_a_hard_shutdown_cuts_short_an_operation_that_recovery_carries_on(core, lives):
     """It was accepted before, though by another life of the daemon."""
-    waiting = core.submit(calls.VmDelay(id="vm1", seconds=1000), "t")
+    core.completed(START)
+    core.arm("ignore-shutdown", "vm1", "true")
+    waiting = core.submit(calls.VmShutdown(id="vm1", timeout=1000), "t")
     core.until(lambda: core.pool.parked == 1)
     second = core.after_kill()
     try:
