@@ -30,6 +30,7 @@ class _Item:
     execution: Execution | None
     accepted: "asyncio.Future[str] | None" = None
     destroyed: str | None = None
+    forgotten: "asyncio.Future[None] | None" = None
 
 
 class Intake:
@@ -57,9 +58,9 @@ class Intake:
         """On the loop: queue an operation; `accepted` is told its task once that is logged."""
         self._put(_Item(execution, accepted))
 
-    def destroyed(self, task: str) -> None:
-        """On the loop: note that a task was destroyed."""
-        self._put(_Item(None, destroyed=task))
+    def destroyed(self, task: str, forgotten: "asyncio.Future[None] | None" = None) -> None:
+        """On the loop: note that a task was destroyed; `forgotten` is told once that is logged."""
+        self._put(_Item(None, destroyed=task, forgotten=forgotten))
 
     def close(self, timeout: float) -> bool:
         """Take nothing more; True when all that was taken is done."""
@@ -93,6 +94,8 @@ class Intake:
         for item in batch:
             execution = item.execution
             if execution is None:
+                if item.forgotten is not None:
+                    self._bridge.post(partial(_done, item.forgotten))
                 continue
             if error is not None and execution.task is not None:
                 self._refused(execution)
@@ -137,6 +140,11 @@ def _resolve(resolved: "list[tuple[asyncio.Future[str], str]]") -> None:
     for future, id in resolved:
         if not future.done():
             future.set_result(id)
+
+
+def _done(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _fail(future: "asyncio.Future[str]", error: XenopsError) -> None:

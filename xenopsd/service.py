@@ -314,7 +314,7 @@ class Service:
         holder = self._state.pool.holder(snapshot.key)
         now = self._state.executor.context.clock()
         name, subject = _present(item, snapshot.key)
-        if holder is not None and name:
+        if holder is not None and name and item.lost_job is None:
             return RunningMicroOp(
                 name=name,
                 object=subject,
@@ -421,10 +421,13 @@ class Service:
             asyncio.to_thread(self._state.executor.cancel, execution)
         )
 
-    def _task_destroy(self, call: calls.TaskDestroy, _caller: Caller) -> None:
+    def _task_destroy(self, call: calls.TaskDestroy, _caller: Caller) -> "asyncio.Future[None]":
         self._tasks.destroy(call.id)
         self._updates.remove("task", call.id)
-        self._state.intake.destroyed(call.id)
+        # Answered once it is written: what a client has destroyed does not come back.
+        forgotten: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._state.intake.destroyed(call.id, forgotten)
+        return forgotten
 
     # UPDATES
 
