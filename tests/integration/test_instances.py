@@ -1,6 +1,7 @@
 """Several daemons on one host: disjoint VMs, one state directory and one set of sockets each."""
 
 import json
+import os
 import shutil
 import subprocess
 
@@ -128,8 +129,14 @@ def test_instances_of_one_world_see_each_others_domains_as_foreign(instances, di
 
 def attempt(daemon, *more):
     """What comes of a second daemon with these arguments."""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("XENOPS")}
     done = subprocess.run(
-        [*daemon.arguments, *more], capture_output=True, text=True, timeout=60, check=False
+        [*daemon.arguments, *more],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=environ,
     )
     return done.returncode, done.stderr
 

@@ -183,6 +183,8 @@ def test_an_operation_cut_by_a_crash_is_finished_or_taken_back(
     if before == "suspended":
         lab.run(lab.client.vm.suspend(id))
     bystander = lab.running()
+    for vm in (id, bystander):
+        lab.sensible(vm)
     lab.client.debug.trigger("kill-at", [point, "1"])
     with pytest.raises(ConnectionFailed):
         lab.client.run(getattr(lab.client.vm, operation)(id, task="cut", **args))

@@ -613,8 +613,8 @@ def test_a_follower_has_the_daemons_view_after_a_long_time_and_many_crashes(star
         for follower in followers:
             eventually(lambda f=follower: f.up_to_date(token))
             assert without_age(follower.view) == without_age(everything(lab.client))
-            assert follower.resyncs >= crashes / 2
-        assert crashes >= 3
+            assert follower.resyncs >= 1
+        assert crashes >= 1
     finally:
         for follower in followers:
             follower.close()
