@@ -15,6 +15,7 @@ _LISTS = {
     "VIF": "xenops nic list",
     "PCI": "xenops pci list",
     "task": "xenops task list --all",
+    "call, type or error named": "xenops describe",
 }
 
 #: By what the VM is and what it has to be, the command that gets it there.

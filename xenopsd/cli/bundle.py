@@ -58,7 +58,7 @@ def _members(
     yield "client.json", as_json(_client(session)).encode()
     if log is not None:
         yield "daemon.log", _end_of(log)
-    with Client(session.socket, _PATIENCE) as client:
+    with Client(session.socket, _PATIENCE, reconnect=0) as client:
         for name, ask in _questions(client).items():
             try:
                 yield f"{name}.json", as_json(ask()).encode()

@@ -38,7 +38,7 @@ class Asked:
         if left <= 0:
             raise TimeoutError
         # Nobody knows whose answer a late one is: each call has a connection of its own.
-        with Client(self._socket, left) as client:
+        with Client(self._socket, left, reconnect=0) as client:
             return client.call(method, **params)
 
 

@@ -2,6 +2,8 @@
 # click reads the escape in docstrings.
 # ruff: noqa: D301
 
+from collections.abc import Sequence
+
 import click
 
 from xenopsd.cli import completers
@@ -29,9 +31,9 @@ def describe(session: Session, /, *, name: str | None, output: Output) -> None:
 
     interface = Interface(session.client.rpc.discover())
     if name is None:
-        columns = (
-            Column[tuple[str, str]]("CALL", lambda row: row[0]),
-            Column[tuple[str, str]]("WHAT", lambda row: row[1]),
+        columns: Sequence[Column[tuple[str, str]]] = (
+            Column("CALL", lambda row: row[0]),
+            Column("WHAT", lambda row: row[1]),
         )
         emit(interface.summaries(), columns, output, lambda row: row[0])
         return
@@ -41,7 +43,7 @@ def describe(session: Session, /, *, name: str | None, output: Output) -> None:
 
         near = [one for one in interface.names() if name.lower() in one.lower()]
         hint = f" (there are {', '.join(near[:5])})" if near else ""
-        raise DoesNotExist(kind="call, type or error", id=name + hint)
+        raise DoesNotExist(kind="call, type or error named", id=name + hint)
     click.echo("\n".join(lines))
 
 

@@ -2,6 +2,7 @@
 # click reads the escape in docstrings.
 # ruff: noqa: D301
 
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -44,10 +45,10 @@ def explain(session: Session, /, *, vm: str | None, table: bool) -> None:
 
 
 def _print_table(rows: list[tuple[str, str, str]]) -> None:
-    columns = (
-        Column[tuple[str, str, str]]("ROW", lambda row: row[0]),
-        Column[tuple[str, str, str]]("WHAT IS FOUND", lambda row: row[1]),
-        Column[tuple[str, str, str]]("WHAT IS DONE", lambda row: row[2]),
+    columns: Sequence[Column[tuple[str, str, str]]] = (
+        Column("ROW", lambda row: row[0]),
+        Column("WHAT IS FOUND", lambda row: row[1]),
+        Column("WHAT IS DONE", lambda row: row[2]),
     )
     emit(rows, columns, Output(), lambda row: row[0])
 

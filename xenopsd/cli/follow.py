@@ -60,21 +60,25 @@ def finish(session: Session, task: str, waiting: Waiting) -> None:
     if not waiting.wait:
         click.echo(task)
         return
-    with _bar() as show:
-        try:
-            _watch(session, task, waiting.limit, show)
-        except KeyboardInterrupt:
-            _cancel(session, task, show)
+    try:
+        with _bar() as show:
+            try:
+                _watch(session, task, waiting.limit, show)
+            except KeyboardInterrupt:
+                _cancel(session, task, show)
+    except Detached:
+        # Once the bar is gone from the line.
+        click.echo(task)
+        raise
 
 
 def _cancel(session: Session, task: str, show: Show) -> None:
-    click.echo(f"Cancelling task {task}; Ctrl-C again leaves it to itself.", err=True)
     try:
+        click.echo(f"Cancelling task {task}; Ctrl-C again leaves it to itself.", err=True)
         session.renew()
         session.client.task.cancel(task)
         _watch(session, task, None, show)
     except KeyboardInterrupt:
-        click.echo(task)
         raise Detached(task) from None
 
 
@@ -111,7 +115,8 @@ def _bar() -> Iterator[Show]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    # The bar is on stderr; what goes to stdout must stay there.
+    with Progress(*columns, console=Console(stderr=True), redirect_stdout=False) as progress:
         line = progress.add_task("", total=1.0)
 
         def show(task: "Task") -> None:

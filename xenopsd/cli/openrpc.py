@@ -61,7 +61,7 @@ class Interface:
             yield f"Errors: {', '.join(errors)}"
 
     def _type(self, name: str, schema: Schema) -> Iterator[str]:
-        yield f"{name}: {schema.get('description', spell(schema))}"
+        yield " ".join(f"{name}: {schema.get('description', spell(schema))}".split())
         required = schema.get("required", ())
         yield from _fields(
             "Fields",

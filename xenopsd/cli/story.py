@@ -6,19 +6,20 @@ the daemon tells of the VM in place of what only its journal knows.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any, get_args
 
 import msgspec
+from msgspec.structs import fields
 
 from backends.interface import Domain
 from idl.host import Diagnostics, OpenIntent, QueueDiagnostics, RunningMicroOp
 from idl.task import Task
 from idl.vm import PowerState, VmRecord
-from xenopsd import microop
 from xenopsd.cli.concerns import Concern, of_vm
 from xenopsd.cli.output import moment, span
-from xenopsd.microop import NEEDS_DOMAIN
+from xenopsd.microop import MicroOp, VmCreate, VmDestroy
 from xenopsd.plan.plan import Plan, Segment
-from xenopsd.reconcile import TABLE, Facts, OpenPlan, Repair, Verdict, reconcile
+from xenopsd.reconcile import LOST, RESTARTED, TABLE, Facts, OpenPlan, Repair, Verdict, reconcile
 from xenopsd.record import VmExtra
 
 #: What each verdict of the table means.
@@ -30,7 +31,22 @@ VERDICTS = {
     Verdict.DOUBT: "touch nothing and ask you",
 }
 
-_NEEDS = frozenset(str(kind.__struct_config__.tag) for kind in (*NEEDS_DOMAIN, microop.VmCreate))
+_KINDS: dict[str, type[Any]] = {
+    str(kind.__struct_config__.tag): kind for kind in get_args(MicroOp)
+}
+
+#: What the daemon says of how a VM got where it is, as a sentence.
+_REASONS = {
+    "started": "It was started.",
+    "shut down": "It was shut down.",
+    "rebooted": "It was rebooted.",
+    "resumed": "It was resumed.",
+    "suspended": "It was suspended.",
+    "crashed": "Its guest crashed, and on_crash decided.",
+    "guest shut down": "Its guest shut down by itself, and on_shutdown decided.",
+    LOST: "Its domain was found gone, and nothing here had ended it.",
+    RESTARTED: "The host restarted under it.",
+}
 
 #: What a queue without a worker waits for, by its micro-op.
 _AWAITED = {
@@ -69,31 +85,6 @@ class Case:
         return of_vm(self.record, self.queue)
 
 
-@dataclass(frozen=True, slots=True)
-class Foretold(Facts):
-    """Facts whose open plan is known by its names alone: `final` where it cannot be turned
-    back any more, `housed` where it has come to where there is a domain."""
-
-    final: bool = False
-    housed: bool = False
-    homeless: bool = False
-
-    @property
-    def finishing(self) -> bool:
-        """The next step can only be carried on."""
-        return self.open is not None and self.final
-
-    @property
-    def bereft(self) -> bool:
-        """The plan has come to where there is a domain, and there is none."""
-        return self.open is not None and self.domain is None and self.housed
-
-    @property
-    def outlived(self) -> bool:
-        """The plan is about a domain that the host's restart has taken away."""
-        return self.open is not None and self.rebooted and self.homeless
-
-
 def tell(case: Case) -> list[tuple[str, list[str]]]:
     """The story: paragraphs with a title each, of sentences."""
     paragraphs = (
@@ -128,7 +119,7 @@ def _because(record: VmRecord) -> str:
     reason = record.state.reason
     if not reason:
         return "It has never been started here."
-    return f"The last that happened to it: {reason}."
+    return _REASONS.get(reason, f"The last that happened to it: {reason}.")
 
 
 def _doings(case: Case) -> Iterator[str]:
@@ -212,54 +203,77 @@ def _prospects(case: Case) -> Iterator[str]:
     yield f"If the host restarted now, it would {_answer(restarted)}{auto}"
 
 
-def _answer(facts: Foretold) -> str:
+def _answer(facts: Facts) -> str:
     repair: Repair = reconcile(facts)
     return f"{VERDICTS[repair.verdict]} ({repair.reason})."
 
 
-def _facts(case: Case, extra: VmExtra) -> Foretold:
-    ahead = _ahead(case)
-    return Foretold(
+def _facts(case: Case, extra: VmExtra) -> Facts:
+    past = _past(case)
+    return Facts(
         extra=extra,
-        domain=_domain(case.record),
-        open=_open(case.intent, case.record.state.incarnation),
+        domain=_domain(case.record, past),
+        open=_open(case, past),
         leftovers=False,
         rebooted=False,
-        final=case.task is not None and not case.task.cancellable,
-        housed=bool(case.record.state.domain_ids) or bool(_NEEDS & set(ahead[:1])),
-        homeless=bool(_NEEDS & set(ahead)),
     )
 
 
-def _ahead(case: Case) -> list[str]:
-    """The names of the steps that are not done."""
-    if case.queue is not None and case.queue.operations[0].micro_ops:
-        return case.queue.operations[0].micro_ops
-    return [case.intent.intended] if case.intent is not None and case.intent.intended else []
+def _past(case: Case) -> list[MicroOp]:
+    """The steps that its operation has done, as far as the daemon tells of them."""
+    if case.task is None:
+        return []
+    done = (step.name for step in case.task.subtasks if step.state == "completed")
+    return [step for name in done if (step := _step(name))]
 
 
-def _open(intent: OpenIntent | None, incarnation: str | None) -> OpenPlan | None:
-    """Its open plan, of which no more is told than that what runs is its own."""
-    if intent is None:
+def _ahead(case: Case) -> list[MicroOp]:
+    """The steps that are not done."""
+    head = case.queue.operations[0] if case.queue and case.queue.operations else None
+    names = head.micro_ops if head else []
+    if not names and case.intent is not None and case.intent.intended:
+        names = [case.intent.intended]
+    return [step for name in names if (step := _step(name))]
+
+
+def _step(name: str) -> MicroOp | None:
+    """A micro-op of which only the kind matters; None for one of a newer daemon."""
+    kind = _KINDS.get(name)
+    if kind is None:
         return None
+    blank = {one.name: None for one in fields(kind) if one.required}
+    step: MicroOp = kind(**blank)
+    return step
+
+
+def _open(case: Case, past: list[MicroOp]) -> OpenPlan | None:
+    """Its open plan, as far as the daemon tells of it."""
+    if case.intent is None:
+        return None
+    segment = Segment(
+        steps=[*past, *_ahead(case)],
+        incarnation=case.record.state.incarnation,
+        finish=case.task is not None and not case.task.cancellable,
+    )
     return OpenPlan(
-        plan=Plan(segments=[Segment(steps=[], incarnation=incarnation)]),
-        direction="back" if intent.direction == "back" else "forward",
-        done=intent.done,
-        intended=intent.intended is not None,
+        plan=Plan(segments=[segment]),
+        direction="back" if case.intent.direction == "back" else "forward",
+        done=len(past),
+        intended=case.intent.intended is not None,
     )
 
 
-def _domain(record: VmRecord) -> Domain | None:
-    """Its domain as far as the daemon tells of it."""
-    if not record.state.domain_ids:
+def _domain(record: VmRecord, past: list[MicroOp]) -> Domain | None:
+    """Its domain: an operation under way knows better than the last look."""
+    made = next((s for s in reversed(past) if isinstance(s, VmCreate | VmDestroy)), None)
+    if isinstance(made, VmDestroy) or (made is None and not record.state.domain_ids):
         return None
     return Domain(
-        id=record.state.domain_ids[0],
+        id="",
         name=record.id,
         vm=record.id,
         incarnation=record.state.incarnation,
-        paused=record.state.power_state is PowerState.PAUSED,
+        paused=record.state.power_state is not PowerState.RUNNING,
     )
 
 

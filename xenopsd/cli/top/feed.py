@@ -59,13 +59,16 @@ class Feed(threading.Thread):
         self._interval = interval
         self._tell = tell
         self._ending = threading.Event()
-        self._client = Client(socket)
+        # That it is away is told at once, and asked again here.
+        self._client = Client(socket, reconnect=0)
 
     def stop(self) -> None:
         """End it; it has let go of the daemon when this returns."""
         self._ending.set()
-        self._client.close()
-        self.join()
+        while self.is_alive():
+            # Again and again: it may have been between two calls.
+            self._client.close()
+            self.join(GATHER)
         self._client.close()
 
     def run(self) -> None:

@@ -1,0 +1,275 @@
+"""`xenops` on a real pseudo-terminal: bars, tables, questions, Ctrl-C, the Tab of shells."""
+
+import fcntl
+import os
+import re
+import select
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from idl.errors import Cancelled
+
+XENOPS = Path(sys.executable).with_name("xenops")
+ROOT = Path(__file__).parents[2]
+DEADLINE = 30.0
+CTRL_C = "\x03"
+
+#: No deadline ends a hang here.
+PATIENT = "[deadlines]\nshort = 3000\n"
+
+ESCAPES = re.compile(r"\x1b(\[[0-9;?]*[A-Za-z]|\][^\x07]*\x07|[=>()][A-Z0-9]?)")
+
+
+class Terminal:
+    """A program on a terminal of its own."""
+
+    def __init__(self, *argv: str | Path, env: dict[str, str], columns: int = 120) -> None:
+        self.master, slave = os.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+        self.process = subprocess.Popen(
+            [str(arg) for arg in argv],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            env={**os.environ, "TERM": "xterm-256color", **env},
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )
+        os.close(slave)
+        self.raw = ""
+
+    @property
+    def text(self) -> str:
+        """What it has said, without colours and movements."""
+        return ESCAPES.sub("", self.raw)
+
+    def type(self, keys: str) -> None:
+        os.write(self.master, keys.encode())
+
+    def until(self, wanted: str | Callable[[], object]) -> str:
+        """What it has said, once that is in it (or holds)."""
+        there = (lambda: wanted in self.text) if isinstance(wanted, str) else wanted
+        deadline = time.monotonic() + DEADLINE
+        while not there():
+            assert self._read(deadline), f"never came: {wanted}\n{self.text}"
+        return self.text
+
+    def end(self) -> int:
+        """Its exit status, once it has ended by itself and said everything."""
+        deadline = time.monotonic() + DEADLINE
+        while self._read(deadline):
+            pass
+        return self.process.wait(DEADLINE)
+
+    def _read(self, deadline: float) -> bool:
+        """False at the end of what it says."""
+        ready, _, _ = select.select([self.master], [], [], max(deadline - time.monotonic(), 0))
+        assert ready, f"it says nothing more and does not end: {self.text}"
+        try:
+            said = os.read(self.master, 1 << 16)
+        except OSError:
+            return False
+        self.raw += said.decode(errors="replace")
+        return bool(said)
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(DEADLINE)
+        os.close(self.master)
+
+
+Open = Callable[..., Terminal]
+
+
+@pytest.fixture
+def terminal() -> Iterator[Open]:
+    """Opens terminals; what still runs at the end is killed."""
+    with ExitStack() as stack:
+
+        def opened(*argv: str | Path, **options: object) -> Terminal:
+            found = Terminal(*argv, **{"env": {}, **options})
+            stack.callback(found.close)
+            return found
+
+        yield opened
+
+
+@pytest.fixture
+def xenops(terminal: Open):
+    """Runs xenops on a terminal, against a lab's daemon."""
+
+    def run(lab, *args: str, **env: str) -> Terminal:
+        return terminal(XENOPS, *args, env={"XENOPS_SOCKET": str(lab.daemon.socket), **env})
+
+    return run
+
+
+# Waiting
+
+
+def test_a_bar_shows_the_operation_and_its_micro_op(lab, xenops):
+    id = lab.vm()
+    lab.trigger("hang", "vm_build", 1, "deaf")
+    screen = xenops(lab, "start", id)
+    screen.until(f"VM.start {id}: vm_build")
+    assert "━" in screen.text
+    lab.client.debug.trigger("undeaf", [])
+    assert screen.end() == 0
+    assert lab.power_state(id) == "running"
+
+
+def test_an_interrupt_cancels_and_says_so(lab, xenops):
+    id = lab.vm()
+    task = lab.client.vm.delay(id, 600)
+    screen = xenops(lab, "task", "wait", task)
+    screen.until(f"VM.delay {id}")
+    screen.type(CTRL_C)
+    screen.until(f"Cancelling task {task}; Ctrl-C again leaves it to itself.")
+    assert screen.end() == 1
+    assert f"Task {task} was cancelled." in screen.text
+    lab.failure(task, Cancelled)
+
+
+def test_a_second_interrupt_detaches_and_prints_the_task(shared, xenops):
+    lab = shared(PATIENT)
+    id = lab.vm()
+    lab.trigger("hang", "vm_build", 1, "deaf")
+    screen = xenops(lab, "start", id)
+    screen.until("vm_build")
+    screen.type(CTRL_C)
+    screen.until("Cancelling task")
+    screen.type(CTRL_C)
+    assert screen.end() == 4
+    (task,) = [found.id for found in lab.client.task.list() if found.vm == id]
+    assert re.search(rf"^{task}\r?$", screen.text, re.MULTILINE)
+    assert f"xenops task wait {task} watches it again" in " ".join(screen.text.split())
+    assert not lab.client.task.stat(task).ended
+    lab.disarm()
+    lab.failure(task, Cancelled)
+
+
+def test_a_wait_says_where_the_vm_is(lab, xenops):
+    id = lab.vm()
+    screen = xenops(lab, "wait", id, "--for", "running")
+    screen.until(f"{id} is halted; waiting for running")
+    lab.run(lab.client.vm.start(id))
+    assert screen.end() == 0
+
+
+# Tables and colours
+
+
+def test_a_terminal_gets_colours_and_what_fits(lab, xenops):
+    id = lab.running(name="word " * 60)
+    screen = xenops(lab, "list", "-o", "table")
+    assert screen.end() == 0
+    assert "\x1b[32mrunning" in screen.raw
+    assert max(map(len, screen.text.splitlines())) <= 120
+    assert id in screen.text
+
+
+def test_a_terminal_may_do_without_colours(lab, xenops):
+    lab.running()
+    screen = xenops(lab, "list", NO_COLOR="1")
+    assert screen.end() == 0
+    assert "\x1b[3" not in screen.raw
+    assert "running" in screen.text
+
+
+def test_events_end_with_the_token_to_go_on_from(lab, xenops):
+    screen = xenops(lab, "events", "--all")
+    id = lab.vm()
+    screen.until(id)
+    screen.type(CTRL_C)
+    assert screen.end() == 0
+    assert re.search(r"go on with: xenops events --since \S+", screen.text)
+
+
+# Questions
+
+
+def test_a_terminal_is_asked_before_a_record_is_dropped(lab, xenops):
+    id = lab.vm()
+    screen = xenops(lab, "remove", id)
+    screen.until(f"Remove VM {id} for good?")
+    screen.type("n\r")
+    assert screen.end() == 1
+    assert lab.client.vm.exists(id)
+    screen = xenops(lab, "remove", id)
+    screen.until("for good?")
+    screen.type("y\r")
+    assert screen.end() == 0
+    assert not lab.client.vm.exists(id)
+
+
+def test_an_edit_that_is_wrong_can_be_mended(lab, xenops, tmp_path):
+    id = lab.vm()
+    editor = tmp_path / "editor"
+    editor.write_text(
+        "#!/bin/sh\n"
+        f"if [ -e {tmp_path}/again ]; then sed -i 's/^vcpus: .*/vcpus: 1/; s/^name: .*/name: it/' $1\n"
+        f"else touch {tmp_path}/again; sed -i 's/^vcpus: .*/vcpus: many/' $1; fi\n"
+    )
+    editor.chmod(0o755)
+    screen = xenops(lab, "edit", id, EDITOR=str(editor))
+    screen.until("Edit it again?")
+    assert "vcpus: expected int, got str" in screen.text
+    screen.type("\r")
+    assert screen.end() == 0
+    assert lab.stat(id).config.name == "it"
+
+
+# top
+
+
+def test_top_takes_the_screen_and_gives_it_back(lab, xenops):
+    id = lab.running()
+    screen = xenops(lab, "top")
+    screen.until(id)
+    screen.until("workers")
+    screen.type("q")
+    assert screen.end() == 0
+    assert "\x1b[?1049l" in screen.raw
+
+
+# Shells
+
+#: How each shell is started without anybody's configuration, and told of the script.
+SHELLS = {
+    "bash": (["bash", "--norc", "--noprofile", "-i"], "source {completion}/xenops"),
+    "zsh": (["zsh", "-f", "-i"], "autoload -U compinit; compinit -u -D; source {completion}/_xenops"),
+    "fish": (["fish", "--no-config", "-i"], "source {completion}/xenops.fish"),
+}
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_tab_completes_the_name_of_a_vm(lab, terminal, tmp_path, shell: str):
+    if shutil.which(shell) is None:
+        pytest.skip(f"there is no {shell} here")
+    id = lab.vm(id=lab.new_id("completed"))
+    argv, source = SHELLS[shell]
+    env = {
+        "XENOPS_SOCKET": str(lab.daemon.socket),
+        "PATH": f"{XENOPS.parent}:{os.environ['PATH']}",
+        "HOME": str(tmp_path),
+        "PS1": "$ ",
+        "HISTFILE": "",
+    }
+    screen = terminal(*argv, env=env)
+    screen.type(source.format(completion=ROOT / "packaging/completion") + "; echo rea''dy\r")
+    screen.until("ready\r")
+    screen.type("xenops show complet\t")
+    screen.until(f"xenops show {id}")
+    screen.type("\x15exit\r")
+    screen.end()
