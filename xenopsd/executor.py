@@ -376,7 +376,7 @@ class Executor:
         if outcome is None:
             return queues.Ended()  # written off meanwhile: the pool drops this
         if isinstance(outcome, Parked):
-            self._look(entry)
+            self.look(entry)
         elif execution.run is not None and execution.run.over:
             return self._end(execution, entry)
         return outcome
@@ -503,7 +503,7 @@ class Executor:
             self._progress(execution, run, 0.0)
         self._touch_task(execution)
         if not gone and (self.context.wall() - (entry.observed_at or 0)) > STALE:
-            self._look(entry)
+            self.look(entry)
         return Again()
 
     def _call(self, execution: Execution, run: Run, op: MicroOp) -> BackendCall:
@@ -706,7 +706,7 @@ class Executor:
         entry.rebooting = False
         entry.stuck = False
         entry.attention = None
-        if not self._look(entry):
+        if not self.look(entry):
             return
         after = concluded(entry.extra, entry.domain, reason=reason, now=self.context.wall())
         entry.extra = after
@@ -729,7 +729,7 @@ class Executor:
         except StoreUnwritable:
             log.exception("running_record_unwritable", vm=entry.id)
 
-    def _look(self, entry: Entry) -> bool:
+    def look(self, entry: Entry) -> bool:
         """Observe the VM; False, and attention, when the backend cannot tell."""
         assert self.performer is not None
         try:

@@ -153,7 +153,7 @@ class Operations:
         entry = Entry(id, self.journal(id))
         entry.meta = meta
         context.inventory.put(entry)
-        self.executor.observed(entry, self._performer.backend.host.domain(id))
+        self.executor.look(entry)
         self._announce(entry)
 
     def _repair_record(self, entry: Entry, meta: Metadata) -> None:
@@ -167,7 +167,7 @@ class Operations:
         entry.damaged = ()
         entry.attention = None
         entry.meta = meta
-        self.executor.observed(entry, self._performer.backend.host.domain(entry.id))
+        self.executor.look(entry)
         self._announce(entry)
 
     def _write(self, entry: Entry, meta: Metadata) -> None:

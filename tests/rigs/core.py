@@ -164,7 +164,12 @@ class Core:
 
     def submit(self, request: Any, task: str | None = None, future: Any = None) -> Execution:
         """Accept a call as the service does, and queue it."""
-        vm = getattr(request, "id", "").partition("/")[0] or request.vm.id
+        about = next(
+            getattr(request, name).id if name != "id" else request.id
+            for name in ("id", "vm", "vbd", "vif", "pci")
+            if hasattr(request, name)
+        )
+        vm = about.partition("/")[0]
         entry = self.inventory.get(vm)
         held: TaskEntry | None = None
         if isinstance(request, Operation):

@@ -697,7 +697,7 @@ def test_a_vm_that_can_be_observed_again_needs_nobody(core):
     core.completed(START)
     real = core.backend.host.domain
     core.backend.host.domain = _unreachable
-    core.executor._look(entry(core))
+    core.executor.look(entry(core))
     assert "cannot be observed" in entry(core).attention.reason
     core.backend.host.domain = real
     core.executor.check("vm1")
@@ -709,9 +709,9 @@ def test_an_older_doubt_outlives_a_vm_that_cannot_be_observed(core):
     core.executor.doubt(entry(core), "somebody should look")
     real = core.backend.host.domain
     core.backend.host.domain = _unreachable
-    core.executor._look(entry(core))
+    core.executor.look(entry(core))
     core.backend.host.domain = real
-    core.executor._look(entry(core))
+    core.executor.look(entry(core))
     assert entry(core).attention.reason == "somebody should look"
 
 
