@@ -6,23 +6,22 @@ taken back; and when the disk is well again, so is everything else.
 
 import asyncio
 import errno
-import logging
-import shutil
-import tempfile
-from collections.abc import Iterator
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 from fakes.disk import FaultyDisk, FaultyFile
-from rigs.inline import Host, InlineDaemon, one_thread
+from rigs.inline import Host, InlineDaemon
 from rigs.outside import domain
 
 from idl import calls
 from idl.errors import StorageError
+from idl.metadata import Metadata
 from idl.vbd import Local, Vbd
 from idl.vm import Vm
+from journal.documents import Kind
+from xenopsd.daemon import KINDS
 
 VM = "vm"
 DISC = Local(path="/images/a.iso")
@@ -40,17 +39,10 @@ class OneFile(FaultyDisk):
 
 
 @pytest.fixture
-def host() -> Iterator[Host]:
-    memory = Path("/dev/shm")
-    directory = tempfile.mkdtemp(prefix="faults-", dir=memory if memory.is_dir() else None)
-    quiet = structlog.get_config()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    with one_thread():
-        host = Host(Path(directory), OneFile())
-        host.begin()
-        yield host
-    structlog.configure(**quiet)
-    shutil.rmtree(directory)
+def host(inline_place: Path) -> Host:
+    host = Host(inline_place, OneFile())
+    host.begin()
+    return host
 
 
 async def recorded(daemon: InlineDaemon) -> None:
@@ -106,7 +98,7 @@ CHANGES: dict[str, calls.Call[Any]] = {
     "set": calls.VmSet(id=VM, changes={"name": "new"}),
     "add": calls.VmAdd(vm=Vm(id="other")),
     "add a VBD": calls.VbdAdd(vbd=Vbd(id=f"{VM}/more")),
-    "import": calls.VmImportMetadata(metadata={"vm": {"id": "other"}}),  # type: ignore[arg-type]
+    "import": calls.VmImportMetadata(metadata=Metadata(vm=Vm(id="other"))),
 }
 
 
@@ -115,7 +107,7 @@ CHANGES: dict[str, calls.Call[Any]] = {
 def test_a_change_that_cannot_be_written_is_refused_before_any_effect(
     host: Host, fault: str, change: str
 ):
-    call = converted(CHANGES[change])
+    call = CHANGES[change]
 
     async def story() -> None:
         daemon = InlineDaemon(host).start()
@@ -131,12 +123,6 @@ def test_a_change_that_cannot_be_written_is_refused_before_any_effect(
         await daemon.close()
 
     asyncio.run(story())
-
-
-def converted(call: calls.Call[Any]) -> calls.Call[Any]:
-    import msgspec
-
-    return msgspec.convert(msgspec.to_builtins(call), type(call))
 
 
 @pytest.mark.parametrize(
@@ -192,6 +178,32 @@ def test_what_outlives_no_host_needs_no_fsync(host: Host):
         assert await failure(daemon, calls.VmReboot(id=VM)) is None
         assert power(host) == "running"
         await daemon.close()
+
+    asyncio.run(story())
+
+
+def test_a_record_of_an_older_version_is_brought_up_to_date(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+):
+    def renamed(record: dict[str, Any]) -> dict[str, Any]:
+        return {**record, "vm": {**record["vm"], "name": "from version 1"}}
+
+    config = host.state_dir / "vm" / VM / "config.json"
+
+    async def story() -> None:
+        daemon = InlineDaemon(host).start()
+        await running(daemon)
+        await daemon.close()
+        newer = Kind(Metadata, version=2, upgrades={1: renamed})
+        monkeypatch.setitem(KINDS, "config", newer)
+        daemon = InlineDaemon(host).start()
+        found = await daemon.ask(calls.VmExportMetadata(id=VM))
+        assert found.vm.name == "from version 1"
+        assert json.loads(host.disk.read(config))["schema"] == 1
+        assert await failure(daemon, calls.VmSet(id=VM, changes={"name": "new"})) is None
+        assert json.loads(host.disk.read(config))["schema"] == 2
+        await daemon.close()
+        monkeypatch.undo()
 
     asyncio.run(story())
 

@@ -8,22 +8,18 @@ the recovery itself; the recovery after that must come to the same.
 
 import asyncio
 import json
-import logging
 import os
 import re
-import shutil
-import tempfile
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-import structlog
 from fakes.disk import DiskStopped, FaultyDisk
 from msgspec import Raw
 from msgspec.structs import replace
-from rigs.inline import Frozen, Host, InlineDaemon, Watch, one_thread
+from rigs.inline import Frozen, Host, InlineDaemon, Watch
 from rigs.outside import domain
 
 from idl import calls
@@ -150,15 +146,8 @@ class Steps(FaultyDisk):
 
 
 @pytest.fixture
-def host() -> Iterator[Host]:
-    memory = Path("/dev/shm")
-    directory = tempfile.mkdtemp(prefix="recovery-", dir=memory if memory.is_dir() else None)
-    quiet = structlog.get_config()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    with one_thread():
-        yield Host(Path(directory), Steps())
-    structlog.configure(**quiet)
-    shutil.rmtree(directory)
+def host(inline_place: Path) -> Host:
+    return Host(inline_place, Steps())
 
 
 async def shapes(host: Host, prepare: Script, operate: Script) -> dict[str, Frozen]:

@@ -1,7 +1,5 @@
 """A dozen points of the sweep (`make sweep` does them all), and that it notices what it should."""
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,14 +30,6 @@ AGAIN = (
     Case(BY_NAME["VM.resume"], "vm_unpause:after,1", second="recovery:repair,1"),
     Case(BY_NAME["VM.suspend"], "vm_save:after,1", second="journal:end,1"),
 )
-
-
-@pytest.fixture(scope="module")
-def place() -> Iterator[Path]:
-    memory = Path("/dev/shm")
-    directory = tempfile.mkdtemp(prefix="smoke-", dir=memory if memory.is_dir() else None)
-    yield Path(directory)
-    shutil.rmtree(directory)
 
 
 @pytest.fixture(scope="module")
