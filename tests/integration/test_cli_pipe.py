@@ -28,6 +28,7 @@ def run(path: Path, *args: object, **env: str) -> "subprocess.CompletedProcess[s
         capture_output=True,
         text=True,
         timeout=DEADLINE,
+        check=False,
     )
 
 
@@ -73,7 +74,9 @@ def test_is_busy_where_waiting_was_not_enough(lab):
     lab.trigger("ignore-shutdown", id, "true")
     said = failed(lab, BUSY, "shutdown", id, "--timeout", "0.1")
     assert f"next: xenops shutdown {id}, which does not ask the guest" in said
-    assert "took longer than 0 s" in failed(lab, BUSY, "wait", id, "--for", "halted", "--timeout", 0)
+    assert "took longer than 0 s" in failed(
+        lab, BUSY, "wait", id, "--for", "halted", "--timeout", 0
+    )
     assert lab.power_state(id) == "running"
 
 

@@ -37,13 +37,12 @@ class Terminal:
         self.master, slave = os.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
         self.process = subprocess.Popen(
-            [str(arg) for arg in argv],
+            # It makes the terminal its own, so that Ctrl-C reaches it.
+            ["setsid", "--ctty", *map(str, argv)],
             stdin=slave,
             stdout=slave,
             stderr=slave,
             env={**os.environ, "TERM": "xterm-256color", **env},
-            start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )
         os.close(slave)
         self.raw = ""
@@ -248,7 +247,10 @@ def test_top_takes_the_screen_and_gives_it_back(lab, xenops):
 #: How each shell is started without anybody's configuration, and told of the script.
 SHELLS = {
     "bash": (["bash", "--norc", "--noprofile", "-i"], "source {completion}/xenops"),
-    "zsh": (["zsh", "-f", "-i"], "autoload -U compinit; compinit -u -D; source {completion}/_xenops"),
+    "zsh": (
+        ["zsh", "-f", "-i"],
+        "autoload -U compinit; compinit -u -D; source {completion}/_xenops",
+    ),
     "fish": (["fish", "--no-config", "-i"], "source {completion}/xenops.fish"),
 }
 

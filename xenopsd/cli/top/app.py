@@ -29,7 +29,7 @@ BEAT = 0.2
 #: How long x gives a guest to shut down, in seconds.
 PATIENCE = 60.0
 
-TABS = ("vms", "queues", "tasks", "workers")
+TABS = {"vms": "VMs", "queues": "Queues", "tasks": "Tasks", "workers": "Workers"}
 
 
 class Told(Message):
@@ -71,28 +71,34 @@ class Top(App[None]):
         self.wanted = ""
         self.ordered = board.ORDERS[0]
         self._stale = True
+        # Held, not looked up: while a question stands over them a look-up finds the question.
+        self._head = Static(id="head", markup=False)
+        self._away = Static(id="away", markup=False)
+        self._line = Input(placeholder="show VMs with this in id, name or state", id="filter")
+        self._tabs = TabbedContent(id="tabs")
+        self._tables = {
+            "vms": RowTable(board.VM_TITLES, id="vm-table"),
+            "queues": RowTable(board.QUEUE_TITLES, id="queue-table"),
+            "tasks": RowTable(board.TASK_TITLES, id="task-table"),
+            "workers": WorkerTable(board.WORKER_TITLES, id="worker-table"),
+        }
         self._client = Client(socket)
         self._feed = Feed(socket, interval, self._hear)
 
     def compose(self) -> ComposeResult:
         """A head, a table a tab, a line for the filter."""
-        yield Static(id="head", markup=False)
-        yield Static(id="away", markup=False)
-        with TabbedContent(id="tabs"):
-            with TabPane("1 VMs", id="vms"):
-                yield RowTable(board.VM_TITLES, id="vm-table")
-            with TabPane("2 Queues", id="queues"):
-                yield RowTable(board.QUEUE_TITLES, id="queue-table")
-            with TabPane("3 Tasks", id="tasks"):
-                yield RowTable(board.TASK_TITLES, id="task-table")
-            with TabPane("4 Workers", id="workers"):
-                yield WorkerTable(board.WORKER_TITLES, id="worker-table")
-        yield Input(placeholder="show VMs with this in id, name or state", id="filter")
+        yield self._head
+        yield self._away
+        with self._tabs:
+            for number, (tab, title) in enumerate(TABS.items(), start=1):
+                with TabPane(f"{number} {title}", id=tab):
+                    yield self._tables[tab]
+        yield self._line
         yield Footer()
 
     def on_mount(self) -> None:
         """Begin to ask."""
-        self.query_one("#vm-table").focus()
+        self.table.focus()
         self.set_interval(BEAT, self._show)
         self._feed.start()
 
@@ -120,16 +126,15 @@ class Top(App[None]):
         self._stale = True
 
     def _say_away(self, reason: str) -> None:
-        away = self.query_one("#away", Static)
-        away.display = bool(reason)
-        away.update(reason)
+        self._away.display = bool(reason)
+        self._away.update(reason)
 
     def _show(self) -> None:
         """Bring the head and the table that can be seen up to date."""
         if not self._stale:
             return
         self._stale = False
-        self.query_one("#head", Static).update("\n".join(self.board.head()))
+        self._head.update("\n".join(self.board.head()))
         match self.tab:
             case "vms":
                 rows = self.board.vm_rows(self.wanted, self.ordered)
@@ -144,12 +149,12 @@ class Top(App[None]):
     @property
     def tab(self) -> str:
         """The tab that is seen."""
-        return self.query_one("#tabs", TabbedContent).active or TABS[0]
+        return self._tabs.active or "vms"
 
     @property
     def table(self) -> RowTable:
         """The table that is seen."""
-        return self.query_one(f"#{self.tab.removesuffix('s')}-table", RowTable)
+        return self._tables[self.tab]
 
     # What is chosen
 
@@ -227,20 +232,18 @@ class Top(App[None]):
     def action_filter(self) -> None:
         """Type what VMs to show."""
         self.action_tab("vms")
-        line = self.query_one("#filter", Input)
-        line.display = True
-        line.focus()
+        self._line.display = True
+        self._line.focus()
 
     def action_unfilter(self) -> None:
         """Show every VM again."""
-        line = self.query_one("#filter", Input)
-        line.clear()
-        line.display = False
+        self._line.clear()
+        self._line.display = False
         self.table.focus()
 
     def action_tab(self, tab: str) -> None:
         """Show another table."""
-        self.query_one("#tabs", TabbedContent).active = tab
+        self._tabs.active = tab
         self.table.focus()
         self._again()
 
@@ -251,7 +254,7 @@ class Top(App[None]):
 
     @on(Input.Submitted, "#filter")
     def _filtered(self) -> None:
-        self.query_one("#filter").display = bool(self.wanted)
+        self._line.display = bool(self.wanted)
         self.table.focus()
 
     @on(TabbedContent.TabActivated)

@@ -1,9 +1,10 @@
 """Tables that are shown rows and change only what is another than before."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from rich.text import Text
+from textual.binding import Binding, BindingType
 from textual.widgets import DataTable
 
 from xenopsd.cli.output import STYLES
@@ -15,6 +16,12 @@ class RowTable(DataTable[Text]):
 
     The widget draws the lines that can be seen, so a thousand rows cost what is changed.
     """
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        # A cursor of whole rows has nowhere else to go.
+        Binding("home", "scroll_top", "First", show=False),
+        Binding("end", "scroll_bottom", "Last", show=False),
+    ]
 
     def __init__(self, titles: Sequence[str], id: str) -> None:
         super().__init__(id=id, cursor_type="row", zebra_stripes=True)
