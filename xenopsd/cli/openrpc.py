@@ -11,7 +11,7 @@ Schema = Mapping[str, Any]
 #: What the kinds of calls mean to who waits.
 KINDS = {
     "read": "answered at once from the daemon's own state",
-    "private_read": "answered at once, and not on the read-only socket",
+    "private": "answered at once, and not on the read-only socket",
     "change": "carried out at once, without waiting for any VM",
     "queued": "goes through the VM's queue and is answered when it is done",
     "operation": "answers a task, and is carried out on the VM's queue",

@@ -210,7 +210,10 @@ def test_options_become_parameters(daemon, xenops, args: str, params: dict[str, 
 def test_an_error_of_the_call_is_a_sentence_and_a_code(daemon, xenops, error, code: int):
     daemon.answers["VM.start"] = error
     found = xenops("start", "web")
-    assert (found.exit_code, found.stderr) == (code, f"xenops: {error}\n  next: {next_step(error)}\n")
+    assert (found.exit_code, found.stderr) == (
+        code,
+        f"xenops: {error}\n  next: {next_step(error)}\n",
+    )
 
 
 @pytest.mark.parametrize(
@@ -225,7 +228,10 @@ def test_an_error_of_the_call_is_a_sentence_and_a_code(daemon, xenops, error, co
 def test_an_error_of_the_task_is_a_sentence_and_a_code(daemon, xenops, error, code: int):
     daemon.answers |= {"VM.start": "t1", "TASK.wait": failed(error)}
     found = xenops("start", "web")
-    assert (found.exit_code, found.stderr) == (code, f"xenops: {error}\n  next: {next_step(error)}\n")
+    assert (found.exit_code, found.stderr) == (
+        code,
+        f"xenops: {error}\n  next: {next_step(error)}\n",
+    )
 
 
 def test_waiting_has_a_limit_and_the_task_goes_on(daemon, xenops):
