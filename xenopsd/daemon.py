@@ -511,7 +511,7 @@ class Daemon:
         self._killpoints.passing("recovery:stock")
         self._operations.found = self._found
         self._executor.performer = self._performer(backend, boot)
-        self._bridge.post(partial(self._opened, backend, host))
+        self._bridge.post(partial(self._opened, backend, host, _console_data(backend)))
         for queue in self._pool.snapshots():
             self._pool.wake(queue.key)
         start("observer", self._observe, backend)
@@ -554,13 +554,10 @@ class Daemon:
             forget=self._operations.forgotten,
         )
 
-    def _opened(self, backend: Backend, host: HostStat) -> None:
+    def _opened(self, backend: Backend, host: HostStat, console: str | None) -> None:
         self.state.features = backend.features
         self.state.host = host
-        try:
-            self.state.console_data = backend.host.console_data()
-        except Unimplemented:
-            self.state.console_data = None
+        self.state.console_data = console
         self._updates.touch("host", HOST_ID)
         # Off the loop: it writes a file.
         self._executor.later(self._one_recovered)
@@ -721,6 +718,15 @@ def _differs(known: Domain | None, found: Domain | None) -> bool:
     if known is None or found is None:
         return known is not found
     return (known.incarnation, known.stopped) != (found.incarnation, found.stopped)
+
+
+def _console_data(backend: Backend) -> str | None:
+    """The hypervisor's log; None where it cannot be had. It may block: never on the loop."""
+    try:
+        return backend.host.console_data()
+    except XenopsError as error:
+        log.info("console_data_missing", reason=str(error))
+        return None
 
 
 def _task(accepted: Accepted) -> TaskEntry:

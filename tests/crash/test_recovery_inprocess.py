@@ -22,7 +22,9 @@ from msgspec.structs import replace
 from rigs.inline import Frozen, Host, InlineDaemon, Watch
 from rigs.outside import domain
 
+from backends.simulator.host import HostOps
 from idl import calls
+from idl.errors import HypervisorError, Unimplemented
 from idl.pci import Pci
 from idl.vbd import Local, Vbd
 from idl.vif import Bridge, Vif
@@ -341,3 +343,24 @@ def test_a_doubt_lasts_however_its_recovery_is_cut(host: Host):
 
 def replace_file(frozen: Frozen, path: Path, content: bytes) -> Frozen:
     return Frozen({**frozen.disk, path: content}, frozen.beside)
+
+
+def test_a_backend_without_a_log_to_show_is_recovered_all_the_same(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(_host: HostOps) -> str:
+        raise HypervisorError(call="console_data", reason="it has no log today")
+
+    monkeypatch.setattr(HostOps, "console_data", refuse)
+
+    async def story() -> None:
+        host.begin()
+        daemon = InlineDaemon(host).start()
+        await asyncio.sleep(0)
+        assert daemon.daemon.state.features
+        assert daemon.daemon.state.recovering == 0
+        with pytest.raises(Unimplemented):
+            await daemon.ask(calls.HostGetConsoleData())
+        await daemon.close()
+
+    asyncio.run(story())
