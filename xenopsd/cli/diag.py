@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from idl.host import Diagnostics
 
 
+_COLUMNS = ("QUEUE", "STATE", "OPERATIONS", "RUNNING", "AGE", "HOLDER")
+
+
 @click.command()
 @click.option(
     "-o",
@@ -38,7 +41,7 @@ def diagnostics(session: Session, /, *, output: str) -> None:
     if output != "table":
         tell(found, output, tuple)
         return
-    emit(found.queues, queue.columns(), Output(), lambda one: one.vm)
+    emit(found.queues, queue.columns(), Output(columns=_COLUMNS), lambda one: one.vm)
     for line in _wrong(found):
         click.echo(line)
 

@@ -42,7 +42,12 @@ class RowTable(DataTable[Text]):
     def show(self, rows: Rows) -> None:
         """Make these the rows, in this order."""
         chosen, before = self.chosen, list(self._shown)
-        for key in self._shown.keys() - rows.keys():
+        gone = self._shown.keys() - rows.keys()
+        if len(gone) > len(rows):
+            # To take rows out one by one costs more than to begin anew.
+            self.clear()
+            before, self._shown, gone = [], {}, set()
+        for key in gone:
             self.remove_row(key)
         for key, row in rows.items():
             self._put(key, row)
