@@ -14,6 +14,7 @@ place (`test_recovery_inprocess`).
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -64,6 +65,16 @@ class Sweep:
         self.results: list[Result] = []
         self._lock = threading.Lock()
         self._labs = 0
+        self._stopped = threading.Event()
+
+    def stop(self, *_signal: object) -> None:
+        """Begin no more cases: every daemon is ended when its present one is over."""
+        self._stopped.set()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it was told to stop."""
+        return self._stopped.is_set()
 
     def carry_out(self, cases: Iterable[Case], *, alone: bool) -> list[Result]:
         """All cases; `alone` where no other VM may be there, for its repair would count too."""
@@ -82,18 +93,23 @@ class Sweep:
 
     def _serve(self, queue: "SimpleQueue[Case]", alone: bool) -> None:
         lab: Lab | None = None
-        while True:
+        while not self._stopped.is_set():
             try:
                 case = queue.get_nowait()
             except Empty:
                 break
-            lab = lab or Lab(self._fresh(), alone=alone)
-            result = lab.carry_out(case)
+            directory = self._fresh() if lab is None else lab.directory
+            try:
+                lab = lab or Lab(directory, alone=alone)
+                result = lab.carry_out(case)
+            except AssertionError as error:
+                result = Result(case, failure=f"no daemon: {error}")
             with self._lock:
                 self.results.append(result)
             if result.failure:
-                print(f"FAILED {case}: {result.failure}\n  see {lab.directory}", flush=True)
-                lab.abandon()
+                print(f"FAILED {case}: {result.failure}\n  see {directory}", flush=True)
+                if lab is not None:
+                    lab.abandon()
                 lab = None
         if lab is not None:
             lab.close()
@@ -107,11 +123,15 @@ class Sweep:
 def sweep(directory: Path, jobs: int, operations: Sequence[Operation]) -> list[Result]:
     """Everything: what passed without a kill, with one, and with two."""
     rounds = Sweep(directory, jobs)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, rounds.stop)
     found = rounds.carry_out((Case(op) for op in operations), alone=False)
     whole = {r.case.operation.name: r for r in found if not r.failure}
     known = [(op, whole[op.name]) for op in operations if op.name in whole]
     rounds.carry_out((c for op, r in known for c in single_kills(op, r)), alone=False)
     rounds.carry_out((c for op, r in known for c in double_kills(op, r)), alone=True)
+    if rounds.stopped:
+        sys.exit(130)
     return rounds.results
 
 
