@@ -79,10 +79,14 @@ class Lab:
         config.write_text(CONFIG)
         self.trace = self.directory / "trace"
         self.daemon = DaemonProcess(self.directory, "--config", str(config))
-        self._start()
-        if not self.alone:
-            running(Bench(self.client, BYSTANDER))
-            self.bystander = self.look(BYSTANDER)
+        try:
+            self._start()
+            if not self.alone:
+                running(Bench(self.client, BYSTANDER))
+                self.bystander = self.look(BYSTANDER)
+        except BaseException:
+            self.daemon.kill()
+            raise
 
     def close(self) -> None:
         """End it, and leave nothing."""
