@@ -45,9 +45,10 @@ from xenopsd import log as logging
 from xenopsd.bridge import Bridge
 from xenopsd.claims import Claims
 from xenopsd.config import Config
+from xenopsd.context import Context, Deadlines
 from xenopsd.errands import start
 from xenopsd.execution import Execution, Recover
-from xenopsd.executor import Context, Deadlines, Executor
+from xenopsd.executor import Executor
 from xenopsd.intake import Intake
 from xenopsd.inventory import Entry, Inventory
 from xenopsd.killpoints import KillPoints
@@ -226,7 +227,7 @@ class Daemon:
             forgotten=partial(self._updates.forget, "task"),
         )
         self._memory = Memory()
-        context = Context(
+        self._context = context = Context(
             inventory=self._inventory,
             store=self._store,
             tasklog=self._tasklog,
@@ -260,12 +261,12 @@ class Daemon:
             size=size,
             lane=2,
             grace=config.deadlines.stuck_grace,
-            on_overdue=self._executor.overdue,
-            on_written_off=self._executor.written_off,
-            on_returned=self._executor.returned,
-            on_crashed=self._executor.crashed,
+            on_overdue=self._executor.kill_lane.overdue,
+            on_written_off=self._executor.kill_lane.written_off,
+            on_returned=self._executor.kill_lane.returned,
+            on_crashed=self._executor.kill_lane.crashed,
         )
-        self._executor.pool = self._pool
+        self._context.workers = self._pool
         self._intake = Intake(
             self._tasklog, self._bridge, enqueue=self._executor.enqueue, refused=self._refused
         )
@@ -386,7 +387,7 @@ class Daemon:
             self.state.quarantined.append(Quarantined(vm=None, path=str(path), reason=reason))
         for id, (accepted, ended) in tasks.ended.items():
             call = bytes(accepted.call) if accepted else b""
-            self._executor.context.tasks.restore(id, bytes(ended.task), call)
+            self._context.tasks.restore(id, bytes(ended.task), call)
             self._updates.touch("task", id)
         # The journals of another boot may be torn anywhere. Only the backend knows its boot
         # for sure, but it may not be reached yet: the kernel's is what journals are read by.
@@ -430,14 +431,14 @@ class Daemon:
         if owner is not None:
             entry.claimed_by = owner
             reason = f"the instance {owner} of this host claims it too"
-            entry.attention = Attention(reason=reason, since=self._executor.context.wall())
+            entry.attention = Attention(reason=reason, since=self._context.wall())
         self._inventory.put(entry)
 
     def _set_aside(self, entry: Entry, damaged: list[Damage]) -> None:
         entry.damaged = tuple(damaged)
         entry.meta = None
         words = "; ".join(f"{d.path}: {d.reason}" for d in damaged)
-        entry.attention = Attention(reason=words, since=self._executor.context.wall())
+        entry.attention = Attention(reason=words, since=self._context.wall())
         log.error("record_quarantined", vm=entry.id, damaged=words)
 
     def _end_unbegun(self, open_tasks: dict[str, Accepted]) -> None:
@@ -458,20 +459,20 @@ class Daemon:
                 execution.error = Interrupted(task=id, begun=True, recovered_to=UNKNOWN)
             elif not forgotten:
                 execution.error = Interrupted(task=id, begun=False)
-            self._executor.answer(execution)
+            self._executor.endings.answer(execution)
 
     def _queue_recovery(self, entry: Entry, open_tasks: dict[str, Accepted]) -> None:
         intent = entry.journal.intent
         task: TaskEntry | None = None
         if intent is not None and intent.task is not None:
             accepted = open_tasks.get(intent.task)
-            known = self._executor.context.tasks.known_call(intent.task)
+            known = self._context.tasks.known_call(intent.task)
             if accepted is None and known is not None:
                 # It was answered: all that its journal still owed was to be truncated.
-                self._executor.cross_out(entry)
+                self._executor.endings.cross_out(entry)
             else:
                 task = _task(accepted) if accepted else _task_of(entry.id, intent)
-                self._executor.context.tasks.add(task)
+                self._context.tasks.add(task)
                 self._updates.touch("task", task.id)
         with self._recovering_lock:
             self.state.recovering += 1
@@ -510,7 +511,7 @@ class Daemon:
         self._take_stock(backend.host.domains())
         self._killpoints.passing("recovery:stock")
         self._operations.found = self._found
-        self._executor.performer = self._performer(backend, boot)
+        self._context.opened = self._performer(backend, boot)
         self._bridge.post(partial(self._opened, backend, host, _console_data(backend)))
         for queue in self._pool.snapshots():
             self._pool.wake(queue.key)
@@ -547,7 +548,7 @@ class Daemon:
             store=self._store,
             instance=self.config.instance,
             boot=boot,
-            wall=self._executor.context.wall,
+            wall=self._context.wall,
             reserve=self._operations.reserve,
             release=self._operations.release,
             resized=self._memory.set,
@@ -560,10 +561,10 @@ class Daemon:
         self.state.console_data = console
         self._updates.touch("host", HOST_ID)
         # Off the loop: it writes a file.
-        self._executor.later(self._one_recovered)
+        self._executor.kill_lane.later(self._one_recovered)
 
     def _unreachable(self, reason: str) -> None:
-        now = self._executor.context.wall()
+        now = self._context.wall()
         for entry in self._inventory:
             if entry.attention is None:
                 entry.attention = Attention(
@@ -625,7 +626,7 @@ class Daemon:
 
     def _start_with_host(self, entry: Entry) -> bool:
         """After a restart of the host, an `auto_start` VM starts; whether this one does."""
-        performer = self._executor.performer
+        performer = self._context.opened
         if not self._rebooted or performer is None or entry.meta is None:
             return False
         halted = entry.power_state is PowerState.HALTED and entry.attention is None
@@ -649,14 +650,14 @@ class Daemon:
 
     def _all_settled(self) -> None:
         """Only now is this boot remembered: a crash before has the next start do the same."""
-        performer = self._executor.performer
+        performer = self._context.opened
         if performer is not None:
             self._remember(boot=performer.boot, kernel_boot=self._kernel_boot)
 
     def _refused(self, execution: Execution) -> None:
         """An acceptance that could not be written is taken back."""
         if execution.task is not None:
-            self._executor.context.tasks.withdraw(execution.task.id)
+            self._context.tasks.withdraw(execution.task.id)
             self._updates.remove("task", execution.task.id)
         entry = self._inventory.get(execution.vm)
         if entry is not None and execution in entry.operations:
@@ -698,10 +699,10 @@ class Daemon:
     def apply(self, config: Config) -> None:
         """Take what a new configuration may change of a running daemon."""
         if config.workers != self.config.workers and self._memory_of_old.pool_size is None:
-            self._executor.later(partial(self._pool.set_size, config.workers))
+            self._executor.kill_lane.later(partial(self._pool.set_size, config.workers))
         self.config = config
         logging.setup(config.log.level)
-        context = self._executor.context
+        context = self._context
         context.deadlines = _deadlines(config)
         context.limits = _limits(config)
         places = self._operations.places

@@ -153,7 +153,7 @@ class Operations:
         entry = Entry(id, self.journal(id))
         entry.meta = meta
         context.inventory.put(entry)
-        self.executor.look(entry)
+        self.executor.observation.look(entry)
         self._announce(entry)
 
     def _repair_record(self, entry: Entry, meta: Metadata) -> None:
@@ -167,7 +167,7 @@ class Operations:
         entry.damaged = ()
         entry.attention = None
         entry.meta = meta
-        self.executor.look(entry)
+        self.executor.observation.look(entry)
         self._announce(entry)
 
     def _write(self, entry: Entry, meta: Metadata) -> None:
@@ -176,7 +176,7 @@ class Operations:
         extra = configure.live(entry.extra, meta.vm)
         if extra != entry.extra:
             entry.extra = extra
-            self.executor.save(entry)
+            self.executor.observation.save(entry)
         self._announce(entry)
 
     def _announce(self, entry: Entry) -> None:
@@ -278,7 +278,7 @@ class Operations:
         """The VM as it is now: looked at afresh."""
         backend = self._performer.backend
         domain = backend.host.domain(entry.id)
-        self.executor.observed(entry, domain)
+        self.executor.observation.observed(entry, domain)
         return Snapshot(
             meta=entry.metadata(),
             extra=entry.extra,
@@ -331,7 +331,7 @@ class Operations:
             self._doubt(execution, entry, owner)
             return None
         domain = self.found.get(entry.id)
-        self.executor.observed(entry, domain)
+        self.executor.observation.observed(entry, domain)
         if domain is not None:
             self.memory.set(entry.id, max(domain.memory_target, domain.memory_actual))
         open_plan: OpenPlan | None = None
@@ -412,21 +412,21 @@ class Operations:
             open_plan.plan, open_plan.done, snapshot, loss=loss, back=back
         )
         if plan != rest(open_plan.plan, open_plan.done):
-            self.executor.turn(execution, entry, plan, direction=open_plan.direction)
+            self.executor.journalling.turn(execution, entry, plan, direction=open_plan.direction)
 
     def _replay(self, entry: Entry, open_plan: OpenPlan) -> None:
         """Take in what the steps that were done have changed of the running record."""
         intent = entry.journal.intent
         at = intent.begun.at if intent else time.time()
         for step, segment in open_plan.plan.steps()[: open_plan.done]:
-            self._performer.replay(entry, step, segment.incarnation, at)
+            self._performer.advance(entry, step, segment.incarnation, at)
         entry.changed()
 
     def _turn_back(self, execution: Execution, entry: Entry, plan: Plan) -> None:
         """Undo, or clear, what a cut operation has left; its task is `Interrupted`."""
         if execution.error is None:
             execution.error = Interrupted(task=execution.task_id, begun=True)
-        self.executor.turn(execution, entry, plan)
+        self.executor.journalling.turn(execution, entry, plan)
 
     def _doubt(self, execution: Execution, entry: Entry, reason: str) -> None:
         """Touch nothing; what is open stays open, so that every later start doubts again."""
@@ -435,7 +435,7 @@ class Operations:
                 task=execution.task_id, begun=True, recovered_to=UNKNOWN
             )
             self._leave_open(entry)
-        self.executor.doubt(entry, reason)
+        self.executor.observation.doubt(entry, reason)
 
     def _leave_open(self, entry: Entry) -> None:
         """Have the journal outlive its task: what an ended task left would be crossed out."""
@@ -451,7 +451,7 @@ class Operations:
             entry.extra = replace(
                 entry.extra, incarnation=domain.incarnation, running=entry.metadata().vm
             )
-        self.executor.settle(entry, None)
+        self.executor.observation.settle(entry, None)
 
     # Memory
 
@@ -520,9 +520,7 @@ class Operations:
 
     @property
     def _performer(self) -> Performer:
-        performer = self.executor.performer
-        assert performer is not None
-        return performer
+        return self.executor.context.performer
 
 
 def _plugged(domain: Domain | None) -> set[str]:

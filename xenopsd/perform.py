@@ -48,42 +48,26 @@ class Performer:
     memory_timeout: float = 20.0
 
     def perform(self, entry: Entry, op: MicroOp, call: BackendCall) -> Waiting | None:
-        """Carry out one micro-op; what it changed of the record is in the entry when it returns.
+        """Have one micro-op's effect.
 
         Raises what the backend raises, StoreUnwritable, HookFailed.
         """
-        meta = entry.metadata()
-        waiting = self._effect(entry, meta, op, call)
-        if waiting is None:
-            self._advance(entry, op, call)
-        return waiting
+        return self._effect(entry, entry.metadata(), op, call)
 
-    def replay(self, entry: Entry, op: MicroOp, incarnation: str | None, at: float) -> None:
-        """What a micro-op that was done in a former life has changed of the running record."""
+    def advance(self, entry: Entry, op: MicroOp, incarnation: str | None, at: float) -> None:
+        """Take into the running record what a micro-op has changed of it, now or in a former
+        life. Not with the effect: a call that was written off must change nothing here.
+        """
+        if entry.meta is None or isinstance(op, microop.VmRemoveRecord):
+            return
         entry.extra = advanced(
             entry.extra,
             op,
             incarnation=incarnation,
-            vm=entry.metadata().vm,
+            vm=entry.meta.vm,
             boot=self.boot,
             now=at,
         )
-
-    def _advance(self, entry: Entry, op: MicroOp, call: BackendCall) -> None:
-        if isinstance(op, microop.VmRemoveRecord) or entry.meta is None:
-            return
-        before = entry.extra
-        after = advanced(
-            before,
-            op,
-            incarnation=call.incarnation,
-            vm=entry.meta.vm,
-            boot=self.boot,
-            now=self.wall(),
-        )
-        if after is not before:
-            # A balloon is set beside the VM's queue, and changes nothing that is its own.
-            entry.extra = after
 
     def _effect(  # noqa: PLR0911, PLR0912, PLR0915, C901  # one arm a micro-op
         self, entry: Entry, meta: Metadata, op: MicroOp, call: BackendCall

@@ -240,7 +240,8 @@ class Service:
             seconds=call.timeout,
         )
         executor = self._state.executor
-        executor.later(lambda: executor.expire(execution, error))
+        lane = executor.kill_lane
+        lane.later(lambda: lane.expire(execution, error))
 
     # HOST
 
@@ -418,7 +419,7 @@ class Service:
             return None
         # Ending a queued task writes the task log: not on the loop, but before the answer.
         return asyncio.ensure_future(
-            asyncio.to_thread(self._state.executor.cancel, execution)
+            asyncio.to_thread(self._state.executor.kill_lane.cancel, execution)
         )
 
     def _task_destroy(self, call: calls.TaskDestroy, _caller: Caller) -> "asyncio.Future[None]":

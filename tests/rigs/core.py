@@ -28,8 +28,9 @@ from journal.store import Store
 from journal.tasklog import TaskLog
 from xenopsd.bridge import Bridge
 from xenopsd.claims import Claims
+from xenopsd.context import Context, Deadlines
 from xenopsd.execution import Execution, Recover
-from xenopsd.executor import Context, Deadlines, Executor
+from xenopsd.executor import Executor
 from xenopsd.inventory import Entry, Inventory
 from xenopsd.killpoints import KillPoints
 from xenopsd.memory import Memory
@@ -120,17 +121,17 @@ class Core:
             size=workers,
             lane=1,
             grace=0.2,
-            on_overdue=self.executor.overdue,
-            on_written_off=self.executor.written_off,
-            on_returned=self.executor.returned,
-            on_crashed=self.executor.crashed,
+            on_overdue=self.executor.kill_lane.overdue,
+            on_written_off=self.executor.kill_lane.written_off,
+            on_returned=self.executor.kill_lane.returned,
+            on_crashed=self.executor.kill_lane.crashed,
         )
-        self.executor.pool = self.pool
+        self.executor.context.workers = self.pool
         self.backend.watch(self.executor.check)
 
     def perform(self) -> None:
         """The backend has been observed."""
-        self.executor.performer = Performer(
+        self.executor.context.opened = Performer(
             backend=self.backend,
             store=self.store,
             instance="default",
@@ -159,7 +160,7 @@ class Core:
         entry = Entry(id, self.journal(id))
         entry.meta = meta
         self.inventory.put(entry)
-        self.executor.observed(entry, self.backend.host.domain(id))
+        self.executor.observation.observed(entry, self.backend.host.domain(id))
         return entry
 
     def submit(self, request: Any, task: str | None = None, future: Any = None) -> Execution:

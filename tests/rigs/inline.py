@@ -20,7 +20,8 @@ from unittest import mock
 from fakes.disk import Directory, FaultyDisk, File
 
 import xenopsd.daemon
-import xenopsd.executor
+import xenopsd.jobs
+import xenopsd.killlane
 from backends.interface import Backend, Settings
 from backends.simulator.plugin import Plugin
 from idl.calls import Call
@@ -239,8 +240,8 @@ def one_thread() -> Iterator[None]:
         mock.patch.object(xenopsd.daemon.openrpc, "document", return_value={}),
         mock.patch.object(xenopsd.daemon, "version", return_value="0"),
         mock.patch("backends.simulator.host.version", return_value="0"),
-        mock.patch.object(xenopsd.executor, "Errands", InlineErrands),
-        mock.patch.object(xenopsd.executor, "start", _at_once),
+        mock.patch.object(xenopsd.killlane, "Errands", InlineErrands),
+        mock.patch.object(xenopsd.jobs, "start", _at_once),
     ):
         yield
 

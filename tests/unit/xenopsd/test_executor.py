@@ -20,8 +20,9 @@ from idl.task import Completed, Pending
 from idl.vm import Action
 from journal.errors import JournalUnwritable
 from xenopsd import executor
+from xenopsd.context import Deadlines
 from xenopsd.execution import Check, Execution
-from xenopsd.executor import Deadlines, wire_error
+from xenopsd.executor import wire_error
 
 SMALL = Metadata(vm=VM, vbds=[ROOT], vifs=[ETH0])
 START, HARD = calls.VmStart(id="vm1"), calls.VmShutdown(id="vm1")
@@ -408,12 +409,12 @@ def test_a_balloon_is_no_writer_of_what_the_queue_writes(core):
     before = entry(core).extra
     execution = Execution(Check("vm1"), "vm1")
     observed = entry(core).domain
-    core.executor.performer.backend.host.domain, real = _never, core.backend.host.domain
+    core.executor.context.performer.backend.host.domain, real = _never, core.backend.host.domain
     try:
-        core.executor.pool = _NoPool()
+        core.executor.context.workers = _NoPool()
         core.executor.balloon(execution, entry(core), 300 * MIB)
     finally:
-        core.executor.pool = core.pool
+        core.executor.context.workers = core.pool
         core.backend.host.domain = real
     assert entry(core).extra is before
     assert entry(core).domain is observed
@@ -438,12 +439,12 @@ def test_a_queued_operation_is_cancelled_at_once_and_shows_nothing(core):
     core.under_way(running, "vm_build")
     queued = core.submit(calls.VmPause(id="vm1"), "second")
     shown = entry(core).running
-    core.executor.cancel(queued)
+    core.executor.kill_lane.cancel(queued)
     core.until(lambda: queued in core.over)
     assert core.task("second").state.error.data["error"] == "Cancelled"
     assert entry(core).running is shown, "what shows is the one that is running"
     assert entry(core).operations == [running]
-    core.executor.cancel(running)
+    core.executor.kill_lane.cancel(running)
     core.wait(running)
 
 
@@ -453,10 +454,10 @@ def test_a_reboot_still_counts_as_running_when_another_is_cancelled(core):
     running = core.submit(calls.VmReboot(id="vm1"), "first")
     core.under_way(running, "vm_create")
     queued = core.submit(calls.VmPause(id="vm1"), "second")
-    core.executor.cancel(queued)
+    core.executor.kill_lane.cancel(queued)
     core.until(lambda: queued in core.over)
     assert state(core) == "running"
-    core.executor.cancel(running)
+    core.executor.kill_lane.cancel(running)
     core.wait(running)
     assert_tidy(core, "halted")
 
@@ -465,7 +466,7 @@ def test_a_running_start_that_is_cancelled_is_undone(core):
     core.arm("hang", "vbd_plug", "1")
     execution = core.submit(START, "t")
     core.under_way(execution, "vbd_plug")
-    core.executor.cancel(execution)
+    core.executor.kill_lane.cancel(execution)
     core.wait(execution)
     error = core.task("t").state.error
     assert error.data["error"] == "Cancelled"
@@ -478,7 +479,7 @@ def test_a_job_that_is_cancelled_is_undone(core):
     core.arm("hang", "vm_save", "1")
     execution = core.submit(calls.VmSuspend(id="vm1"), "t")
     core.under_way(execution, "vm_save")
-    core.executor.cancel(execution)
+    core.executor.kill_lane.cancel(execution)
     core.wait(execution)
     assert core.task("t").state.error.data["error"] == "Cancelled"
     assert_tidy(core, "running")
@@ -490,7 +491,7 @@ def test_what_can_only_be_finished_is_not_cancelled(core):
     execution = core.submit(HARD, "t")
     core.under_way(execution, "vm_destroy")
     assert not core.task("t").cancellable
-    core.executor.cancel(execution)
+    core.executor.kill_lane.cancel(execution)
     core.wait(execution)
     assert isinstance(core.task("t").state, Completed)
 
@@ -499,7 +500,7 @@ def test_a_wait_is_cancelled_without_a_worker(core):
     execution = core.submit(calls.VmDelay(id="vm1", seconds=1000), "t")
     core.until(lambda: core.pool.parked == 1)
     assert core.pool.busy == 0
-    core.executor.cancel(execution)
+    core.executor.kill_lane.cancel(execution)
     core.wait(execution)
     assert core.task("t").state.error.data["error"] == "Cancelled"
 
@@ -637,7 +638,7 @@ def test_a_hard_shutdown_cuts_short_an_operation_that_recovery_carries_on(core, 
         assert isinstance(second.task("hard").state, Completed)
     finally:
         second.close()
-        core.executor.cancel(waiting)
+        core.executor.kill_lane.cancel(waiting)
 
 
 def test_the_cancel_of_a_task_whose_repair_waits_leaves_the_repair(core):
@@ -648,7 +649,7 @@ def test_the_cancel_of_a_task_whose_repair_waits_leaves_the_repair(core):
     second = core.after_kill(performing=False, workers=1)
     try:
         repair = second.repair("vm1", cut.task)
-        second.executor.cancel(repair)
+        second.executor.kill_lane.cancel(repair)
         assert second.pool.head("vm1") is repair
         second.perform()
         second.pool.wake("vm1")
@@ -687,7 +688,7 @@ def test_a_call_that_begins_as_a_hard_shutdown_comes_is_hurried(quick):
 def test_dropping_a_devices_record_says_nothing_about_a_vm_in_doubt(core):
     core.completed(START)
     core.completed(calls.VbdUnplug(id=ROOT.id))
-    core.executor.doubt(entry(core), "somebody should look")
+    core.executor.observation.doubt(entry(core), "somebody should look")
     core.done(calls.VbdRemove(id=ROOT.id))
     assert entry(core).attention.reason == "somebody should look"
     assert entry(core).meta.vbds == []
@@ -697,7 +698,7 @@ def test_a_vm_that_can_be_observed_again_needs_nobody(core):
     core.completed(START)
     real = core.backend.host.domain
     core.backend.host.domain = _unreachable
-    core.executor.look(entry(core))
+    core.executor.observation.look(entry(core))
     assert "cannot be observed" in entry(core).attention.reason
     core.backend.host.domain = real
     core.executor.check("vm1")
@@ -706,12 +707,12 @@ def test_a_vm_that_can_be_observed_again_needs_nobody(core):
 
 
 def test_an_older_doubt_outlives_a_vm_that_cannot_be_observed(core):
-    core.executor.doubt(entry(core), "somebody should look")
+    core.executor.observation.doubt(entry(core), "somebody should look")
     real = core.backend.host.domain
     core.backend.host.domain = _unreachable
-    core.executor.look(entry(core))
+    core.executor.observation.look(entry(core))
     core.backend.host.domain = real
-    core.executor.look(entry(core))
+    core.executor.observation.look(entry(core))
     assert entry(core).attention.reason == "somebody should look"
 
 
@@ -748,11 +749,11 @@ def test_what_is_being_plugged_shows_as_active(core):
 
 def test_an_observation_tells_of_what_changed_and_of_nothing_else(core):
     before = Domain(id="1", name="vm1", vcpu_seconds=1.0, pcis=["vm1/card0"])
-    core.executor.observed(entry(core), before)
+    core.executor.observation.observed(entry(core), before)
     told = core.updates.stats()["number"]
-    core.executor.observed(entry(core), replace(before, vcpu_seconds=2.0))
+    core.executor.observation.observed(entry(core), replace(before, vcpu_seconds=2.0))
     assert core.updates.stats()["number"] == told, "that time goes by is no news"
-    core.executor.observed(entry(core), replace(before, pcis=[]))
+    core.executor.observation.observed(entry(core), replace(before, pcis=[]))
     assert core.updates.stats()["number"] == told + 2, "the VM and its card"
 
 
@@ -806,7 +807,7 @@ def test_a_cut_operation_whose_domain_is_lost_says_where_its_vm_is_now(core):
         assert_tidy(second, "halted")
     finally:
         second.close()
-        core.executor.cancel(cut)
+        core.executor.kill_lane.cancel(cut)
         core.wait(cut)
 
 

@@ -164,7 +164,7 @@ def test_a_removed_vm_leaves_nothing(one):
 )
 def test_of_a_vm_in_doubt_only_what_settles_it_is_admitted(one, request_, admitted):
     one.completed(calls.VmStart(id="vm1"))
-    one.executor.doubt(entry(one), "somebody should look")
+    one.executor.observation.doubt(entry(one), "somebody should look")
     execution = one.submit(request_)
     one.wait(execution)
     error = execution.error

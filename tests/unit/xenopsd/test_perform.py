@@ -47,7 +47,10 @@ class Rig:
                 seconds=10.0,
                 progress=lambda _fraction: None,
             )
-            waiting = self.core.executor.performer.perform(self.entry, op, call)
+            performer = self.core.executor.context.performer
+            waiting = performer.perform(self.entry, op, call)
+            if waiting is None:
+                performer.advance(self.entry, op, incarnation, time.time())
         return waiting
 
     @property
