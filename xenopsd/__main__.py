@@ -14,7 +14,8 @@ from backends import registry
 from xenopsd import config as configuration
 from xenopsd import log as logging
 from xenopsd.config import Config, ConfigError
-from xenopsd.daemon import Daemon, StartFailed, choose_backend, lock_state, open_sockets
+from xenopsd.daemon import Daemon
+from xenopsd.startup import StartFailed, choose_backend, lock_state, open_sockets
 
 log = structlog.get_logger(__name__)
 
