@@ -16,6 +16,9 @@ from rigs.lab import Lab
 
 WORKERS = os.environ.get("XENOPSD_TEST_WORKERS", "4")
 
+#: Where there is no disk to wait for: what only a crash of the host loses is not tested here.
+MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+
 #: A daemon of a test's own: its configuration beyond the size of the pool, and arguments.
 Start = Callable[..., Lab]
 
@@ -32,7 +35,7 @@ def configured(directory: Path, config: str, *arguments: str) -> DaemonProcess:
 @pytest.fixture
 def directory() -> Iterator[Path]:
     """Short, since the path of a socket may not be long."""
-    with tempfile.TemporaryDirectory(prefix="xenopsd-") as name:
+    with tempfile.TemporaryDirectory(prefix="xenopsd-", dir=MEMORY) as name:
         yield Path(name)
 
 
@@ -44,7 +47,7 @@ def serve() -> Iterator[Callable[[str], DaemonProcess]]:
 
         def served(config: str) -> DaemonProcess:
             if config not in serving:
-                name = stack.enter_context(tempfile.TemporaryDirectory(prefix="xenopsd-"))
+                name = stack.enter_context(tempfile.TemporaryDirectory(prefix="xenopsd-", dir=MEMORY))
                 daemon = serving[config] = configured(Path(name), config)
                 stack.callback(daemon.kill)
                 daemon.start()

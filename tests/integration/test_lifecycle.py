@@ -9,6 +9,7 @@ from idl.errors import (
     BadPowerState,
     DoesNotExist,
     DomainNotBuilt,
+    FailedToAcknowledge,
     FailedToShutdown,
     ImageInvalid,
     InvalidParameter,
@@ -220,6 +221,18 @@ def test_a_clean_shutdown_that_the_guest_ignores_fails_and_leaves_it_running(lab
     assert (error.id, error.timeout) == (id, 0.2)
     assert lab.sensible(id) == "running"
     assert lab.domain(id) == domain
+
+
+@pytest.mark.parametrize(
+    ("operation", "request_"), [("shutdown", "poweroff"), ("reboot", "reboot")]
+)
+def test_a_guest_that_does_not_even_acknowledge_is_told_apart(shared, operation, request_):
+    lab = shared("[deadlines]\nshutdown_ack = 0.2\n")
+    id = lab.running()
+    lab.trigger("ignore-shutdown", id, "true")
+    error = lab.failure(getattr(lab.client.vm, operation)(id, timeout=3600), FailedToAcknowledge)
+    assert (error.id, error.request, error.timeout) == (id, request_, 0.2)
+    assert lab.sensible(id) == "running"
 
 
 def test_a_clean_shutdown_by_force_halts_a_guest_that_ignores_it(lab):

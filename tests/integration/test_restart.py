@@ -309,17 +309,17 @@ def test_it_stops_when_told_and_leaves_every_vm_as_it_is(start, how):
 
 
 def test_it_stops_within_ten_seconds_whatever_hangs(start, pool_size):
-    lab = start()
+    lab = start("[deadlines]\nshort = 3000\njob = 3000\n")
     saving = lab.running() if pool_size > 1 else None
+    waiting = lab.vm()
+    lab.client.vm.delay(waiting, 3600)
     lab.trigger("hang", "vm_build", pool_size, "deaf")
     lab.trigger("hang", "vm_save", 1, "deaf")
+    if saving:
+        lab.began(lab.client.vm.suspend(saving), "vm_save")
     stuck = [lab.vm() for _ in range(pool_size)]
     for id in stuck:
         lab.client.vm.start(id)
-    if saving:
-        lab.client.vm.suspend(saving)
-    waiting = lab.vm()
-    lab.client.vm.delay(waiting, 3600)
     eventually(lambda: lab.client.host.get_worker_pool().busy >= 1)
     begin = time.monotonic()
     assert lab.daemon.stop(deadline=10) == 0
@@ -503,6 +503,7 @@ def test_a_damaged_task_log_costs_tasks_and_nothing_else(start, damage):
 def test_a_torn_journal_line_is_cut(start):
     lab = start()
     id = lab.running()
+    assert lab.sensible(id) == "running"
     killed(lab)
     with (lab.daemon.state_dir / "vm" / id / "journal").open("ab") as journal:
         journal.write(b'{"seq":1,"crc":"0000')

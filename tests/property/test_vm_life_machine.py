@@ -5,6 +5,7 @@ domains that vanish. After each step the world is what the daemon says, and the 
 interface allows it to be.
 """
 
+import os
 import tempfile
 from contextlib import nullcontext
 from functools import partial
@@ -39,6 +40,8 @@ from idl.task import Failed
 from idl.vbd import Local, Vbd
 from idl.vif import Bridge, Vif
 
+#: Where there is no disk to wait for.
+MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 TOTAL = 2**34
 CONFIG = f"""
 [simulator]
@@ -389,7 +392,7 @@ class Life(RuleBasedStateMachine):
 
 @pytest.fixture(scope="module")
 def lab():
-    with tempfile.TemporaryDirectory(prefix="xenopsd-") as name:
+    with tempfile.TemporaryDirectory(prefix="xenopsd-", dir=MEMORY) as name:
         config = Path(name) / "config.toml"
         config.write_text(CONFIG)
         daemon = DaemonProcess(Path(name) / "d", "--config", str(config))
