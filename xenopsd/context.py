@@ -26,6 +26,7 @@ class Deadlines:
     short: float = 10.0
     job: float = 1200.0
     hook: float = 60.0
+    hotplug: float = 30.0
     kill: float = 30.0
     grace: float = 2.0
     hurry: float = 1.0

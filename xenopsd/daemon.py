@@ -663,6 +663,7 @@ def _deadlines(config: Config) -> Deadlines:
         short=given.short,
         job=given.job,
         hook=given.hook,
+        hotplug=given.hotplug,
         kill=given.kill,
         grace=given.stuck_grace,
     )

@@ -212,6 +212,8 @@ class Executor:
         elif isinstance(op, microop.VmAwaitShutdown):
             # Asking and waiting share one time.
             since, timeout = run.asked_at or since, op.timeout
+        elif isinstance(op, microop.VbdUnplug | microop.VifUnplug | microop.PciUnplug):
+            timeout = self.context.deadlines.hotplug
         if now < since + timeout:
             return Parked(min(now + waiting.recheck, since + timeout))
         if isinstance(op, microop.VmDelay) or getattr(op, "force", False):
