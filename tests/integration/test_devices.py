@@ -360,6 +360,22 @@ def test_unplug_waits_until_the_guest_has_let_go(lab, kind):
     assert lab.sensible(vm) == "running"
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_guest_that_does_not_let_go_in_time_keeps_its_device(shared, kind):
+    lab = shared("[deadlines]\nhotplug = 0.3\n")
+    vm = lab.vm()
+    id = new(lab, kind, vm)
+    lab.run(lab.client.vm.start(vm))
+    lab.trigger("hold-devices", vm, "true")
+    error = lab.failure(space(lab, kind).unplug(id), DeviceDetachRejected)
+    assert error.id == id
+    assert "0.3" in error.reason
+    assert space(lab, kind).stat(id).state.plugged
+    assert lab.sensible(vm) == "running"
+    lab.run(space(lab, kind).unplug(id, force=True))
+    assert not space(lab, kind).stat(id).state.plugged
+
+
 def test_a_vbd_that_may_not_be_unplugged_stays(lab):
     vm = lab.vm()
     id = new(lab, "vbd", vm, unpluggable=False)
