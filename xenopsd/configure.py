@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec.structs import replace
 
-from backends.interface import Domain
 from idl.errors import (
     AlreadyExists,
     DeviceIsConnected,
@@ -93,13 +92,11 @@ def imported(metadata: Metadata) -> Metadata:
     return built
 
 
-def keeps_plugged(metadata: Metadata, domain: Domain | None) -> None:
+def keeps_plugged(metadata: Metadata, plugged: Iterable[str]) -> None:
     """Raises DeviceIsConnected for a plugged device that the metadata no longer has."""
-    if domain is None:
-        return
     kept = {d.id for d in metadata.vbds} | {d.id for d in metadata.vifs}
     kept |= {d.id for d in metadata.pcis}
-    for id in (*domain.vbds, *domain.vifs, *domain.pcis):
+    for id in plugged:
         if id not in kept:
             raise DeviceIsConnected(id=id)
 

@@ -452,6 +452,7 @@ class Daemon:
             wall=self._context.wall,
             reserve=self._operations.reserve,
             release=self._operations.release,
+            grow=self._memory.grow,
             resized=self._memory.set,
             forget=self._operations.forgotten,
         )

@@ -146,6 +146,10 @@ class Execution:
         self.vm = vm
         self.task = task
         self.future = future
+        #: What every event logged for it bears.
+        self.facts = {"vm": vm, "operation": request.method}
+        if task is not None:
+            self.facts |= {"task": task.id, "debug_info": task.debug_info}
         self.run: Run | None = None
         self.error: XenopsError | None = None
         self.failed_at: str | None = None

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import partial
 
 import structlog
+from structlog.contextvars import bound_contextvars
 
 from backends.interface import Waiting
 from idl.errors import (
@@ -76,9 +77,10 @@ class Executor:
             return Parked(None)  # until the backend has been observed
         if execution.abandoned and not self._returned(execution):
             return Parked(None)
-        if execution.run is None:
-            return self._begin(execution, lease)
-        return self._carry(execution, execution.run, lease)
+        with bound_contextvars(**execution.facts):
+            if execution.run is None:
+                return self._begin(execution, lease)
+            return self._carry(execution, execution.run, lease)
 
     def enqueue(self, execution: Execution) -> None:
         """Put an accepted operation on its queue; a hard shutdown first clears its way."""

@@ -51,11 +51,25 @@ class Intake:
         self._items: deque[_Item] = deque()
         self._bell = threading.Condition()
         self._closed = False
+        # On the loop alone.
+        self._accepting: dict[str, asyncio.Future[str]] = {}
         self._idle = True
         start("intake", self._run)
 
+    def repeated(self, task: str) -> "asyncio.Future[str] | None":
+        """On the loop: another future of a task whose acceptance is not written yet."""
+        first = self._accepting.get(task)
+        if first is None or first.done():
+            return None
+        second: asyncio.Future[str] = first.get_loop().create_future()
+        first.add_done_callback(partial(_follow, second))
+        return second
+
     def submit(self, execution: Execution, accepted: "asyncio.Future[str] | None") -> None:
         """On the loop: queue an operation; `accepted` is told its task once that is logged."""
+        if accepted is not None and execution.task is not None:
+            self._accepting[execution.task.id] = accepted
+            accepted.add_done_callback(partial(self._accepted, execution.task.id))
         self._put(_Item(execution, accepted))
 
     def destroyed(self, task: str, forgotten: "asyncio.Future[None] | None" = None) -> None:
@@ -68,6 +82,9 @@ class Intake:
             self._closed = True
             self._bell.notify_all()
             return self._bell.wait_for(lambda: self._idle and not self._items, timeout)
+
+    def _accepted(self, task: str, _future: "asyncio.Future[str]") -> None:
+        self._accepting.pop(task, None)
 
     def _put(self, item: _Item) -> None:
         with self._bell:
@@ -150,3 +167,14 @@ def _done(future: "asyncio.Future[None]") -> None:
 def _fail(future: "asyncio.Future[str]", error: XenopsError) -> None:
     if not future.done():
         future.set_exception(error)
+
+
+def _follow(second: "asyncio.Future[str]", first: "asyncio.Future[str]") -> None:
+    if second.done():
+        return
+    if first.cancelled():
+        second.cancel()
+    elif (error := first.exception()) is not None:
+        second.set_exception(error)
+    else:
+        second.set_result(first.result())

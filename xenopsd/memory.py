@@ -8,6 +8,8 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from idl.errors import NotEnoughMemory
+
 
 @dataclass(frozen=True, slots=True)
 class Balloon:
@@ -79,6 +81,19 @@ class Memory:
             granted = min(free, maximum)
             self._set(vm, granted)
             return granted
+
+    def grow(self, vm: str, amount: int) -> None:
+        """Reserve more for a VM that has a reservation, before its balloon is let out.
+
+        Nothing where it has as much. Raises NotEnoughMemory.
+        """
+        with self._lock:
+            more = amount - self._reserved.get(vm, 0)
+            free = max(0, self._usable - self._sum)
+            if more > free:
+                raise NotEnoughMemory(needed=more, free=free)
+            if more > 0:
+                self._set(vm, amount)
 
     def set(self, vm: str, amount: int) -> None:
         """What a VM was found to have, or was ballooned to."""

@@ -72,16 +72,16 @@ class Observation:
         self.save(entry)
 
     def save(self, entry: Entry) -> None:
-        """Write the running record; that it cannot be written is reported, and no more: the
-        journal and the world are what recovery believes."""
-        entry.recorded = entry.extra
+        """Write the running record. That it cannot be written is reported, and no more: the
+        world is what recovery believes, and the next operation tries again."""
         entry.changed()
+        durable = entry.extra.image is not None
         try:
-            self.context.store.write(
-                entry.id, "extra", entry.extra, durable=entry.extra.image is not None
-            )
+            self.context.store.write(entry.id, "extra", entry.extra, durable=durable)
         except StoreUnwritable:
             log.exception("running_record_unwritable", vm=entry.id)
+        else:
+            entry.recorded = entry.extra
 
     def doubt(self, entry: Entry, reason: str) -> None:
         """Say that a VM needs an administrator."""

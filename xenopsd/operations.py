@@ -137,7 +137,7 @@ class Operations:
         elif entry.damaged or entry.meta is None:
             self._repair_record(entry, meta)
         else:
-            configure.keeps_plugged(meta, entry.domain)
+            configure.keeps_plugged(meta, _plugged(entry))
             self._write(entry, meta)
         return meta.vm.id
 
@@ -188,7 +188,7 @@ class Operations:
         self, call: calls.Queued[Any], execution: Execution, entry: Entry
     ) -> Plan | None:
         meta = entry.metadata()
-        plugged = _plugged(entry.domain)
+        plugged = _plugged(entry)
         match call:
             case calls.VmSet():
                 vm = configure.changed(meta.vm, call.changes)
@@ -523,8 +523,11 @@ class Operations:
         return self.executor.context.performer
 
 
-def _plugged(domain: Domain | None) -> set[str]:
-    return set() if domain is None else {*domain.vbds, *domain.vifs, *domain.pcis}
+def _plugged(entry: Entry) -> set[str]:
+    """Devices in the VM's domain, or in the image that it is suspended in."""
+    domain, image = entry.domain, entry.extra.image
+    plugged = set() if image is None or image.spent else set(image.plugged)
+    return plugged if domain is None else {*plugged, *domain.vbds, *domain.vifs, *domain.pcis}
 
 
 def _finishing(steps: list[MicroOp]) -> Plan:

@@ -43,6 +43,7 @@ class Performer:
     wall: Callable[[], float]
     reserve: Callable[[VmId, int, int], int | None]
     release: Callable[[VmId], None]
+    grow: Callable[[VmId, int], None]
     resized: Callable[[VmId, int], None]
     forget: Callable[[Entry], None]
     memory_timeout: float = 20.0
@@ -123,6 +124,7 @@ class Performer:
             case microop.VmSetVcpus(vcpus=vcpus):
                 backend.vm.set_vcpus(call, vm, vcpus)
             case microop.VmSetMemory(target=target):
+                self.grow(entry.id, target)
                 backend.vm.set_memory(call, vm, target)
                 self.resized(entry.id, target)
             case microop.VmSetXsdata(xsdata=xsdata):

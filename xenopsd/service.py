@@ -160,7 +160,8 @@ class Service:
         self._submit(execution, entry, future)
         return future
 
-    def _known_task(self, call: calls.Operation) -> str | None:
+    def _known_task(self, call: calls.Operation) -> Any:
+        """The id of a task that is known already, or a future of it while it is being logged."""
         if call.task is None:
             return None
         known = self._tasks.known_call(call.task)
@@ -170,7 +171,7 @@ class Service:
             raise InvalidParameter(
                 name="task", reason=f"{call.task} is the id of another call; choose a new one"
             )
-        return call.task
+        return self._state.intake.repeated(call.task) or call.task
 
     def _subject(self, call: Any) -> tuple[str, Entry]:
         """The VM or device that a call is about, and its VM. Raises DoesNotExist."""

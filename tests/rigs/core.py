@@ -139,6 +139,7 @@ class Core:
             wall=self.executor.context.wall,
             reserve=self.operations.reserve,
             release=self.operations.release,
+            grow=self.memory.grow,
             resized=self.memory.set,
             forget=self.operations.forgotten,
             memory_timeout=0.3,

@@ -208,6 +208,7 @@ def single(call: VmCreate | VmBuild | VmCreateDeviceModel | VmDestroy, snapshot:
             alone = _alone(microop.VmCreate(), snapshot.fresh)
             return replace(alone, segments=[*_cleared(snapshot), *alone.segments])
         case VmBuild():
+            snapshot.require(PowerState.PAUSED)
             return _alone(microop.VmBuild(), snapshot.require_domain().incarnation)
         case VmCreateDeviceModel():
             return _alone(microop.VmCreateDeviceModel(), built(snapshot).incarnation)

@@ -245,11 +245,14 @@ def test_what_is_imported_is_checked():
         configure.imported(replace(META, vbds=[ROOT, ROOT]))
 
 
+PLUGGED = [*domain().vbds, *domain().vifs, *domain().pcis]
+
+
 def test_no_plugged_device_is_lost_by_an_import():
-    configure.keeps_plugged(BARE, None)
-    configure.keeps_plugged(META, domain())
+    configure.keeps_plugged(BARE, ())
+    configure.keeps_plugged(META, PLUGGED)
     for devices in ("vbds", "vifs", "pcis"):
         left = replace(META, **{devices: getattr(META, devices)[1:]})
         with pytest.raises(DeviceIsConnected) as raised:
-            configure.keeps_plugged(left, domain())
+            configure.keeps_plugged(left, PLUGGED)
         assert raised.value.id == getattr(META, devices)[0].id

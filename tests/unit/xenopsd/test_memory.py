@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from idl.errors import NotEnoughMemory
 from xenopsd.memory import Balloon, Memory, squeeze, stretch
 
 GIB = 2**30
@@ -146,3 +147,17 @@ def test_no_byte_is_given_out_twice():
         thread.join(10)
     assert sum(granted) + made.free == 1000
     assert sum(granted) <= 1000
+
+
+def test_a_balloon_is_let_out_only_into_what_is_free():
+    memory = Memory()
+    memory.set_total(100, host_reserve=0, overcommit=1.0)
+    memory.set("a", 40)
+    memory.set("b", 50)
+    memory.grow("a", 50)
+    assert memory.free == 0
+    memory.grow("a", 30)
+    assert memory.free == 0
+    with pytest.raises(NotEnoughMemory) as refused:
+        memory.grow("a", 51)
+    assert refused.value.facts() == {"needed": 1, "free": 0}

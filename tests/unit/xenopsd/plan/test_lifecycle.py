@@ -325,8 +325,8 @@ def test_build_and_the_device_model_act_on_the_domain_that_there_is():
     ]
 
 
-@pytest.mark.parametrize("state", ["halted", "suspended"])
-def test_there_is_nothing_to_build_without_a_domain(state):
+@pytest.mark.parametrize("state", ["halted", "suspended", "running"])
+def test_only_a_paused_domain_is_built(state):
     with pytest.raises(BadPowerState):
         plan(calls.VmBuild(id="vm1"), snapshot(state))
 

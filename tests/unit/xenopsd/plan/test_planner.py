@@ -59,7 +59,7 @@ ALLOWED = {
     "VM.resume": {"suspended"},
     "VM.migrate": set(),
     "VM.create": {"halted"},
-    "VM.build": {"running", "paused", "shell", "stopped"},
+    "VM.build": {"paused", "shell"},
     "VM.create_device_model": LIVE,
     "VM.destroy": {*STATES},
     "VM.set_vcpus": LIVE,
