@@ -38,6 +38,7 @@ from journal.store import Damage, LoadedVm, SingleRecord, Store
 from journal.tasklog import TaskLog
 from xenopsd import config as configuration
 from xenopsd import log as logging
+from xenopsd.ballooning import Ballooning
 from xenopsd.bridge import Bridge
 from xenopsd.claims import Claims
 from xenopsd.config import Config
@@ -148,7 +149,7 @@ class Daemon:
         self._operations = Operations(
             executor=self._executor,
             claims=self._claims,
-            memory=self._memory,
+            ballooning=Ballooning(self._executor),
             places=Places(
                 images=state_dir / "suspend",
                 cores=state_dir / "cores",
@@ -450,8 +451,8 @@ class Daemon:
             instance=self.config.instance,
             boot=boot,
             wall=self._context.wall,
-            reserve=self._operations.reserve,
-            release=self._operations.release,
+            reserve=self._operations.ballooning.reserve,
+            release=self._operations.ballooning.release,
             grow=self._memory.grow,
             resized=self._memory.set,
             forget=self._operations.forgotten,

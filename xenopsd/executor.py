@@ -48,7 +48,6 @@ ATTEMPTS = 5
 BACKOFF = 0.05
 #: How old an observation may be when a micro-op has ended before the VM is looked at again.
 STALE = 1.0
-HOST_MEMORY = "host/memory"
 
 
 class Executor:
@@ -383,23 +382,6 @@ class Executor:
             execution.error = error
             execution.failed_at = micro_op
 
-    def balloon(self, execution: Execution, entry: Entry, target: int) -> None:
-        """Bring one VM's balloon to a target, outside its queue. Raises XenopsError."""
-        was = entry.domain.memory_target if entry.domain else target
-        op = microop.VmSetMemory(target=target, was=was)
-        seconds = self.context.deadlines.short
-        call = BackendCall(
-            execution,
-            microop.name(op),
-            entry.extra.incarnation or "",
-            self.context.clock() + seconds,
-            seconds=seconds,
-            progress=lambda _fraction: None,
-            clock=self.context.clock,
-        )
-        self.context.performer.perform(entry, op, call)
-        # What is observed is written by the holder of the VM's lease alone.
-        self.check(entry.id)
 
 
 def wire_error(error: Exception) -> XenopsError:

@@ -23,9 +23,7 @@ from idl.errors import (
     HypervisorError,
     Interrupted,
     MetadataCorrupt,
-    NotEnoughMemory,
     Unimplemented,
-    XenopsError,
     from_object,
 )
 from idl.metadata import Metadata
@@ -34,11 +32,11 @@ from idl.vm import PowerState
 from journal.intents import VmJournal
 from journal.replay import unasked
 from xenopsd import configure, hooks, microop
+from xenopsd.ballooning import Ballooning
 from xenopsd.claims import Claims
 from xenopsd.execution import Balance, Check, Execution, Recover, Run
-from xenopsd.executor import HOST_MEMORY, Executor
+from xenopsd.executor import Executor
 from xenopsd.inventory import Entry
-from xenopsd.memory import Balloon, Memory, squeeze, stretch
 from xenopsd.microop import Hook, MicroOp
 from xenopsd.perform import Performer
 from xenopsd.plan import guest, planner, recovery
@@ -72,11 +70,9 @@ class Operations:
 
     executor: Executor
     claims: Claims
-    memory: Memory
+    ballooning: Ballooning
     places: Places
     journal: Callable[[str], VmJournal]
-    #: Some running VM may have less memory than it could.
-    squeezed: bool = True
     found: Mapping[str, Domain] = field(default_factory=dict)
     unobservable: str | None = None
     instance: str = "default"
@@ -88,7 +84,7 @@ class Operations:
         """
         request = execution.request
         if isinstance(request, Balance):
-            self._balance(request, execution)
+            self.ballooning.balance(request, execution)
             return None
         if isinstance(request, calls.VmAdd):
             execution.result = self._add(request, entry)
@@ -253,7 +249,7 @@ class Operations:
         objects = entry.objects()
         entry.journal.close()
         context.inventory.drop(entry.id)
-        self.memory.release(entry.id)
+        self.executor.context.memory.release(entry.id)
         self.claims.give(entry.id)
         for kind, id in objects:
             context.updates.remove(kind, id)
@@ -333,7 +329,8 @@ class Operations:
         domain = self.found.get(entry.id)
         self.executor.observation.observed(entry, domain)
         if domain is not None:
-            self.memory.set(entry.id, max(domain.memory_target, domain.memory_actual))
+            held = max(domain.memory_target, domain.memory_actual)
+            self.executor.context.memory.set(entry.id, held)
         open_plan: OpenPlan | None = None
         if intent is not None:
             execution.interrupted = True
@@ -452,71 +449,6 @@ class Operations:
                 entry.extra, incarnation=domain.incarnation, running=entry.metadata().vm
             )
         self.executor.observation.settle(entry, None)
-
-    # Memory
-
-    def reserve(self, vm: str, minimum: int, maximum: int) -> int | None:
-        """Bytes granted of the range; None while others are being squeezed for it.
-
-        Raises NotEnoughMemory.
-        """
-        granted = self.memory.reserve(vm, minimum, maximum)
-        if granted is not None:
-            self.squeezed = self.squeezed or granted < maximum
-            return granted
-        free = self.memory.free
-        targets = squeeze(minimum - free, self._balloons(except_for=vm))
-        if targets is None:
-            spare = sum(b.target - b.minimum for b in self._balloons(except_for=vm).values())
-            raise NotEnoughMemory(needed=minimum, free=free + max(0, spare))
-        self.squeezed = True
-        self._send(targets)
-        return None
-
-    def release(self, vm: str) -> None:
-        """A domain is gone: what it had may go back to those that were squeezed."""
-        self.memory.release(vm)
-        if not self.squeezed:
-            return
-        self.squeezed = False
-        balloons = self._balloons(except_for=vm)
-        if any(b.target < b.maximum for b in balloons.values()):
-            self.squeezed = True
-            targets = stretch(self.memory.free, balloons)
-            if targets:
-                self._send(targets)
-
-    def _send(self, targets: dict[str, int]) -> None:
-        self.executor.enqueue(Execution(Balance(targets), HOST_MEMORY))
-
-    def _balloons(self, *, except_for: str) -> dict[str, Balloon]:
-        """VMs that may be ballooned now: running, with nothing going on."""
-        if "balloon" not in self._performer.backend.features:
-            return {}
-        found: dict[str, Balloon] = {}
-        for entry in self.executor.context.inventory:
-            domain, running = entry.domain, entry.extra.running
-            idle = entry.running is None and entry.attention is None
-            if entry.id == except_for or domain is None or running is None or not idle:
-                continue
-            if domain.paused or domain.stopped or domain.uncooperative_balloon:
-                continue
-            vm = entry.meta.vm if entry.meta else running
-            found[entry.id] = Balloon(
-                domain.memory_target, vm.memory_dynamic_min, vm.memory_dynamic_max
-            )
-        return found
-
-    def _balance(self, request: Balance, execution: Execution) -> None:
-        """Set balloon targets, past the VMs' queues: two starts would wait on each other."""
-        for id, target in request.targets.items():
-            entry = self.executor.context.inventory.get(id)
-            if entry is None or entry.running is not None or entry.meta is None:
-                continue
-            try:
-                self.executor.balloon(execution, entry, target)
-            except XenopsError as error:
-                log.warning("balloon_failed", vm=id, target=target, error=str(error))
 
     @property
     def _performer(self) -> Performer:

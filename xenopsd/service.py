@@ -24,23 +24,15 @@ from idl.errors import (
     XenopsError,
 )
 from idl.host import (
-    Diagnostics,
     HostQuery,
     HostStat,
-    OpenIntent,
-    Quarantined,
-    QueueDiagnostics,
-    QueuedOperation,
-    RunningMicroOp,
-    WorkerPool,
 )
 from idl.ids import vm_of
 from idl.metadata import Metadata
 from idl.vm import VmMetrics, VmRecord
-from xenopsd import microop
+from xenopsd.diagnostics import diagnostics, worker_pool
 from xenopsd.execution import Execution
 from xenopsd.inventory import Entry, Inventory
-from xenopsd.queues import Snapshot
 from xenopsd.redact import redacted
 from xenopsd.rpc.service import Caller, Subscription
 from xenopsd.state import State
@@ -75,9 +67,9 @@ class Service:
             calls.HostStatCall: lambda _c, _w: self._host_stat(),
             calls.HostGetConsoleData: lambda _c, _w: self._console_data(),
             calls.HostListForeign: lambda _c, _w: list(self._state.foreign),
-            calls.HostGetWorkerPool: lambda _c, _w: self._worker_pool(),
+            calls.HostGetWorkerPool: lambda _c, _w: worker_pool(self._state),
             calls.HostSetWorkerPoolSize: self._set_pool_size,
-            calls.HostGetDiagnostics: lambda _c, _w: self._diagnostics(),
+            calls.HostGetDiagnostics: lambda _c, _w: diagnostics(self._state),
             calls.VmStat: self._vm_stat,
             calls.VmList: self._vm_list,
             calls.VmExists: lambda c, _w: self._inventory.get(c.id) is not None,
@@ -266,102 +258,10 @@ class Service:
             raise Unimplemented(what="console data", backend=self._state.backend_name)
         return self._state.console_data
 
-    def _worker_pool(self) -> WorkerPool:
-        pool = self._state.pool
-        return WorkerPool(
-            size=pool.size, busy=pool.busy, idle=pool.idle, parked=pool.parked, queued=pool.queued
-        )
-
     def _set_pool_size(self, call: calls.HostSetWorkerPoolSize, _caller: Caller) -> Any:
         if not 1 <= call.size <= 1024:
             raise InvalidParameter(name="size", reason=f"{call.size} is not from 1 to 1024")
         return self._state.resize(call.size)
-
-    def _diagnostics(self) -> Diagnostics:
-        state = self._state
-        return Diagnostics(
-            queues=[self._queue_diagnostics(q) for q in state.pool.snapshots()],
-            workers={
-                **msgspec.to_builtins(self._worker_pool()),
-                "written_off": state.pool.written_off,
-            },
-            tasks=self._tasks.counts(),
-            updates=self._updates.stats(),
-            journal=self._open_intents(),
-            quarantined=self._quarantined(),
-            versions=state.versions,
-        )
-
-    def _queue_diagnostics(self, snapshot: Snapshot[Execution]) -> QueueDiagnostics:
-        return QueueDiagnostics(
-            vm=snapshot.key,
-            state=str(snapshot.state),
-            operations=[
-                QueuedOperation(
-                    name=item.name,
-                    task=item.task.id if item.task else None,
-                    state="running" if item.run else "queued",
-                    micro_ops=[microop.name(op) for op, _ in item.run.steps[item.run.done :]]
-                    if item.run
-                    else [],
-                )
-                for item in snapshot.items
-            ],
-            running=self._running(snapshot),
-            deadline=snapshot.deadline,
-        )
-
-    def _running(self, snapshot: Snapshot[Execution]) -> RunningMicroOp | None:
-        item = snapshot.items[0]
-        holder = self._state.pool.holder(snapshot.key)
-        now = self._state.executor.context.clock()
-        name, subject = _present(item, snapshot.key)
-        if holder is not None and name and item.lost_job is None:
-            return RunningMicroOp(
-                name=name,
-                object=subject,
-                holder=holder.thread,
-                age=now - holder.since,
-                deadline=None if holder.deadline is None else holder.deadline - now,
-                written_off=holder.written_off,
-            )
-        job = item.lost_job or (item.run.job if item.run else None)
-        if job is None:
-            return None
-        return RunningMicroOp(
-            name=name,
-            object=subject,
-            holder=f"job-{snapshot.key}",
-            age=now - item.step_began,
-            deadline=None if item.abandoned else job.deadline - now,
-            written_off=item.abandoned,
-        )
-
-    def _open_intents(self) -> list[OpenIntent]:
-        found: list[OpenIntent] = []
-        for entry in self._inventory:
-            intent = entry.journal.intent
-            if intent is not None:
-                found.append(
-                    OpenIntent(
-                        vm=entry.id,
-                        task=intent.task,
-                        operation=intent.begun.operation,
-                        direction=intent.direction,
-                        done=intent.done,
-                        intended=intent.intended_name,
-                        since=intent.begun.at,
-                    )
-                )
-        return found
-
-    def _quarantined(self) -> list[Quarantined]:
-        damaged = [
-            Quarantined(vm=entry.id, path=str(d.path), reason=d.reason)
-            for entry in self._inventory
-            for d in entry.damaged
-        ]
-        return [*damaged, *self._state.quarantined]
 
     # VM and devices
 
@@ -476,15 +376,6 @@ class Service:
     def _updates(self) -> Updates:
         return self._state.executor.context.updates
 
-
-def _present(item: Execution, vm: str) -> tuple[str, str]:
-    """The micro-op that is being carried out, and its object."""
-    run = item.run
-    if item.abandoned:
-        return item.stuck_in
-    if run is None or run.over:
-        return "", ""
-    return microop.name(run.step[0]), microop.subject(run.step[0], vm)
 
 
 def _identity(call: Call[Any]) -> bytes:

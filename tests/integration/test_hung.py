@@ -208,7 +208,12 @@ def test_a_job_that_is_deaf_is_shown_with_its_thread(shared):
         queues = lab.client.host.get_diagnostics().queues
         return next(q for q in queues if q.vm == id).running
 
-    found = eventually(running)
+    def in_its_thread():
+        # Before that it is the worker's that starts it.
+        found = running()
+        return found if found is not None and found.deadline is not None else None
+
+    found = eventually(in_its_thread)
     assert (found.name, found.object, found.written_off) == ("vm_save", id, False)
     assert found.holder
     assert 0 < found.deadline <= 1.0

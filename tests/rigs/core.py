@@ -26,6 +26,7 @@ from journal.intents import VmJournal
 from journal.records import Accepted
 from journal.store import Store
 from journal.tasklog import TaskLog
+from xenopsd.ballooning import Ballooning
 from xenopsd.bridge import Bridge
 from xenopsd.claims import Claims
 from xenopsd.context import Context, Deadlines
@@ -105,7 +106,7 @@ class Core:
         self.operations = Operations(
             executor=self.executor,
             claims=Claims(directory / "run", "default", directory),
-            memory=self.memory,
+            ballooning=Ballooning(self.executor),
             places=Places(images=directory / "suspend", cores=directory / "cores"),
             journal=self.journal,
         )
@@ -137,8 +138,8 @@ class Core:
             instance="default",
             boot=self.backend.host.boot_id(),
             wall=self.executor.context.wall,
-            reserve=self.operations.reserve,
-            release=self.operations.release,
+            reserve=self.operations.ballooning.reserve,
+            release=self.operations.ballooning.release,
             grow=self.memory.grow,
             resized=self.memory.set,
             forget=self.operations.forgotten,

@@ -412,7 +412,7 @@ def test_a_balloon_is_no_writer_of_what_the_queue_writes(core):
     core.executor.context.performer.backend.host.domain, real = _never, core.backend.host.domain
     try:
         core.executor.context.workers = _NoPool()
-        core.executor.balloon(execution, entry(core), 300 * MIB)
+        core.operations.ballooning._set_target(execution, entry(core), 300 * MIB)
     finally:
         core.executor.context.workers = core.pool
         core.backend.host.domain = real

@@ -181,7 +181,7 @@ def test_what_is_not_there_is_refused_with_what_could_be(one):
     one.memory.set_total(600 * MIB, host_reserve=0, overcommit=1.0)
     one.completed(calls.VmStart(id="vm1"))
     with pytest.raises(NotEnoughMemory) as raised:
-        one.operations.reserve("vm2", 500 * MIB, 500 * MIB)
+        one.operations.ballooning.reserve("vm2", 500 * MIB, 500 * MIB)
     assert raised.value.facts() == {"needed": 500 * MIB, "free": (88 + 256) * MIB}
 
 
