@@ -218,6 +218,8 @@ class Lab:
             marks = [seen.domain[m] for m in ("instance", "vm", "incarnation")]
             assert marks == ["default", vm, seen.extra["incarnation"]], f"marks: {marks}"
             assert seen.extra["settled"], "no operation has ended for its domain"
+        booted = seen.extra.get("running") is not None
+        assert booted == (seen.domain is not None or seen.power == "suspended"), "as booted"
 
     def _hold_answers(self, seen: Seen, vm: str) -> None:
         """What the daemon says is what an outsider sees."""

@@ -40,6 +40,13 @@ LAYERED = Local(path="/images/base.qcow2", format="qcow2", overlay=True)
 #: Of all places to cut a recovery one in so many is tried; `make sweep` tries them all.
 STRIDE = int(os.environ.get("RECOVERY_STRIDE", "6"))
 
+#: Scripts with a fault that is gone in the next life: it comes to something else.
+FAILING = {
+    "start that fails",
+    "suspend that fails",
+    "resume that fails",
+    "hard shutdown that leaves a step out",
+}
 T = TypeVar("T")
 Script = Callable[[InlineDaemon], Awaitable[Any]]
 
@@ -216,6 +223,7 @@ def _facts(host: Host, daemon: InlineDaemon) -> dict[str, Any]:
     domains = host.state_dir / "simulator" / "domains"
     facts: dict[str, Any] = {
         "vm": None if entry is None else _timeless(json.loads(bytes(entry.encoded()))),
+        "extra": _timeless(_record(frozen.disk.get(host.state_dir / "vm" / VM / "extra.json"))),
         "beside": [str(path.relative_to(host.directory)) for path in frozen.beside],
         "domain": _timeless(domain(domains / f"{VM}.json")),
         "disk": sorted(str(path.relative_to(host.directory)) for path in frozen.disk),
@@ -225,6 +233,10 @@ def _facts(host: Host, daemon: InlineDaemon) -> dict[str, Any]:
     text = json.dumps(facts, default=str)
     plain: dict[str, Any] = json.loads(INTERFACE.sub("INTERFACE", UUID.sub("UUID", text)))
     return plain
+
+
+def _record(document: bytes | None) -> Any:
+    return None if document is None else json.loads(document)["record"]
 
 
 def _timeless(value: Any) -> Any:
@@ -269,10 +281,14 @@ def test_recovery_cut_at_any_byte_comes_to_the_same(host: Host, name: str):
     async def story() -> int:
         cut = 0
         found = await shapes(host, *SCRIPTS[name])
+        host.thaw(list(found.values())[-1])
+        whole = await recover(host)
         for number, (shape, frozen) in enumerate(found.items()):
             host.thaw(frozen)
             outcome = await recover(host)
             assert outcome["journal"] == "b''"
+            if name not in FAILING:
+                assert outcome | {"tasks": 0} == whole | {"tasks": 0}, shape
             disk = host.disk
             assert isinstance(disk, Steps)
             for units in every(cuts(disk.costs), number):
