@@ -11,6 +11,7 @@ import platform
 import signal
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
@@ -70,6 +71,8 @@ log = structlog.get_logger(__name__)
 #: Seconds between looks at the host, and between attempts to reach it.
 OBSERVE = 10.0
 RETRY = 2.0
+#: How long the line that says "ready" waits for the backend.
+PATIENCE = 1.0
 
 KINDS: dict[str, Kind[Any]] = {
     "config": Kind(Metadata, version=1),
@@ -95,6 +98,7 @@ class Daemon:
         self._loop = asyncio.get_running_loop()
         self._bridge = Bridge(self._loop)
         self._stopping = asyncio.Event()
+        self._open = asyncio.Event()
         self._notifier = Notifier(os.environ)
         drop_from_children()
         self._killpoints = KillPoints(os.environ)
@@ -244,13 +248,16 @@ class Daemon:
         self._loop.add_signal_handler(signal.SIGTERM, self.stop)
         self._loop.add_signal_handler(signal.SIGINT, self.stop)
         self._loop.add_signal_handler(signal.SIGHUP, self._reload)
+        start("recovery", self._recover)
+        # The sockets answer already; most backends are open in a moment, and who reads the line
+        # below then finds features and memory in what it asks first.
+        await self._opened_within(PATIENCE)
         print(  # noqa: T201  # the one line that says it is ready
             f"xenopsd {self.state.version}: instance {self.config.instance} "
             f"({self._backend_name}) is ready at {self._listeners[0].path}",
             flush=True,
         )
         self._notifier.tell("READY=1", f"STATUS=recovering {self.state.recovering} VMs")
-        start("recovery", self._recover)
         await self._stopping.wait()
         await self._stop()
 
@@ -462,6 +469,7 @@ class Daemon:
         self.state.features = backend.features
         self.state.host = host
         self.state.console_data = console
+        self._open.set()
         self._updates.touch("host", HOST_ID)
         # Off the loop: it writes a file.
         self._executor.kill_lane.later(self._one_recovered)
@@ -587,10 +595,18 @@ class Daemon:
                 log.error("not_remembered", reason=str(error))
 
     def _debug(self, cmd: str, args: Sequence[str]) -> Any:
+        return asyncio.ensure_future(self._trigger(cmd, list(args)))
+
+    async def _trigger(self, cmd: str, args: list[str]) -> None:
+        await self._opened_within(self.config.deadlines.short)
         backend = self._backend
         if backend is None:
             raise Unimplemented(what=f"{cmd} before the backend is open", backend="none")
-        return asyncio.ensure_future(asyncio.to_thread(backend.debug, cmd, list(args)))
+        await asyncio.to_thread(backend.debug, cmd, args)
+
+    async def _opened_within(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._open.wait(), seconds)
 
     def _reload(self) -> None:
         log.info("reload_requested")
