@@ -158,7 +158,9 @@ class Operations:
         store.write(entry.id, "config", meta, durable=True, repair=True)
         if any(damage.path.name == "extra.json" for damage in entry.damaged):
             store.write(entry.id, "extra", VmExtra(), durable=True, repair=True)
-        if any(damage.path.name == "journal" for damage in entry.damaged):
+        damaged = any(damage.path.name == "journal" for damage in entry.damaged)
+        if damaged or entry.journal.intent is not None:
+            # What was open was about the record that is replaced.
             entry.journal.set_aside()
         entry.damaged = ()
         entry.attention = None

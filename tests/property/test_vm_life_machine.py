@@ -285,14 +285,14 @@ class Life(RuleBasedStateMachine):
     def remove(self, device):
         kind, _, name = device.partition("/")
         remove = partial(getattr(self.lab.client, kind).remove, f"{self.id}/{name}")
-        if device in self.plugged or device not in self.recorded:
-            with pytest.raises(DeviceIsConnected if device in self.plugged else DoesNotExist):
+        # What a suspended VM had plugged, its image is connected to.
+        connected = device in (self.was_plugged if self.state == "suspended" else self.plugged)
+        if connected or device not in self.recorded:
+            with pytest.raises(DeviceIsConnected if connected else DoesNotExist):
                 remove()
             return
         remove()
         self.recorded.remove(device)
-        if self.state == "suspended":
-            self.was_plugged.discard(device)
 
     @rule(device=devices, fault=st.sampled_from([None, "fail", "cancel"]), n=st.integers(1, 3))
     def plug_or_unplug(self, device, fault, n):
