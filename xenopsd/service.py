@@ -134,7 +134,7 @@ class Service:
         subject, entry = self._subject(call)
         self._admit(call, entry)
         state = self._state
-        id = call.task or f"{state.epoch}-{state.next_task()}"
+        id = call.task or self._fresh_task()
         task = TaskEntry(
             id=id,
             vm=entry.id,
@@ -151,6 +151,13 @@ class Service:
         future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._submit(execution, entry, future)
         return future
+
+    def _fresh_task(self) -> str:
+        """An id for a task; one that a client has chosen in the meantime is left to it."""
+        while True:
+            id = f"{self._state.epoch}-{self._state.next_task()}"
+            if self._tasks.known_call(id) is None:
+                return id
 
     def _known_task(self, call: calls.Operation) -> Any:
         """The id of a task that is known already, or a future of it while it is being logged."""
@@ -375,7 +382,6 @@ class Service:
     @property
     def _updates(self) -> Updates:
         return self._state.executor.context.updates
-
 
 
 def _identity(call: Call[Any]) -> bytes:

@@ -1,5 +1,7 @@
 """Tasks: what becomes of an operation, told while it runs and after; failures half-way."""
 
+import json
+import socket
 import threading
 import time
 
@@ -227,6 +229,29 @@ def test_the_id_of_a_destroyed_task_is_free_again(lab):
     assert lab.client.vm.shutdown(id, task=task) == task
     lab.run(task)
     assert lab.sensible(id) == "halted"
+
+
+def test_the_daemon_gives_no_id_that_a_client_has_taken(lab):
+    id = lab.vm(disks=0, nics=0)
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(str(lab.daemon.socket))
+        stream = sock.makefile("rwb")
+
+        def ask(method, **params):
+            request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+            stream.write(json.dumps(request).encode() + b"\n")
+            stream.flush()
+            return json.loads(stream.readline())["result"]
+
+        # The client library chooses an id for every call; here the daemon does.
+        epoch, number = ask("VM.delay", id=id, seconds=0).rsplit("-", 1)
+        taken = [f"{epoch}-{int(number) + ahead}" for ahead in range(1, 20)]
+        for task in taken:
+            assert ask("VM.delay", id=id, seconds=0, task=task) == task
+        given = [ask("VM.pause", id=id) for _ in taken]
+        stream.close()
+    assert not set(given) & set(taken)
+    assert {lab.client.task.stat(t).operation for t in taken} == {"VM.delay"}
 
 
 def test_a_call_that_is_refused_makes_no_task(lab):
