@@ -374,6 +374,8 @@ def test_a_full_state_directory_refuses_changes_and_answers_reads(
     config = place / "full.toml"
     config.write_text(f'[simulator]\nworld = "{place / "full-world"}"\n')
     daemon = DaemonProcess(small, "--config", str(config)).start()
+    # Its last write of its own: one that came later would leave room behind.
+    eventually((small / "state" / "remembered.json").exists, why="the boot is remembered")
     try:
         with daemon.client() as client:
             client.vm.add(Vm(id="a"))
