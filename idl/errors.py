@@ -208,7 +208,7 @@ class MediaNotEjectable(XenopsError):
     id: str
 
     def sentence(self) -> str:
-        return f"{self.id} is a disk: it has no medium to eject; unplug it instead."
+        return f"{self.id} is a disk: its medium cannot be changed; unplug it instead."
 
 
 @dataclass(eq=False)

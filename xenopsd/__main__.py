@@ -30,14 +30,14 @@ log = structlog.get_logger(__name__)
 @click.option("--debug", is_flag=True, default=None, help="Offer the DEBUG calls.")
 @click.version_option(package_name="xenopsd")
 def main(file: str | None, **options: Any) -> None:
-    r"""The per-host virtual machine manager, in the foreground; logs go to stderr.
+    """The per-host virtual machine manager, in the foreground; logs go to stderr.
 
     \b
     Examples:
       xenopsd                                  the best backend of this machine
       xenopsd --backend simulator --debug      for the author of a toolstack
       xenopsd --instance test --workers 1      a second instance, with one worker
-    """
+    """  # noqa: D301  # click's own mark
     read = partial(
         configuration.read,
         options,

@@ -105,6 +105,8 @@ class Daemon:
         self.epoch = fresh_epoch()
         self._recovering_lock = threading.Lock()
         self._found: dict[str, Domain] = {}
+        #: VMs of ours that run without a record.
+        self._lost: set[str] = set()
         self._ending = threading.Event()
         self._rebooted = False
         #: `auto_start` VMs of this boot that are being started.
@@ -420,6 +422,7 @@ class Daemon:
         self._take_stock(backend.host.domains())
         self._killpoints.passing("recovery:stock")
         self._operations.found = self._found
+        self._operations.take_stock = partial(self._restock, backend)
         self._context.opened = self._performer(backend, boot)
         self._bridge.post(partial(self._opened, backend, host, _console_data(backend)))
         for queue in self._pool.snapshots():
@@ -437,19 +440,33 @@ class Daemon:
             )
         )
 
+    def _restock(self, backend: Backend) -> None:
+        try:
+            self._take_stock(backend.host.domains())
+        except XenopsError as error:
+            log.warning("host_not_observed", error=str(error))
+
     def _take_stock(self, domains: Sequence[Domain]) -> None:
         """What exists: ours by mark and record, all else foreign."""
         foreign: list[ForeignDomain] = []
         found: dict[str, Domain] = {}
+        lost: set[str] = set()
         for domain in domains:
             ours = domain.instance == self.config.instance and domain.vm is not None
             if ours and domain.vm is not None and self._inventory.get(domain.vm) is not None:
                 found[domain.vm] = domain
                 continue
+            if ours and domain.vm is not None:
+                self._memory.set(domain.vm, max(domain.memory_target, domain.memory_actual))
+                lost.add(domain.vm)
             why = "no record of this instance has it" if ours else "it bears no mark of this one"
             foreign.append(ForeignDomain(id=domain.id, name=domain.name, why=why))
         self.state.foreign = foreign
         self._found = found
+        for vm in self._lost - lost:
+            if self._inventory.get(vm) is None:
+                self._memory.release(vm)
+        self._lost = lost
 
     def _performer(self, backend: Backend, boot: str) -> Performer:
         return Performer(

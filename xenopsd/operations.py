@@ -74,6 +74,8 @@ class Operations:
     places: Places
     journal: Callable[[str], VmJournal]
     found: Mapping[str, Domain] = field(default_factory=dict)
+    #: Looks at the host again: what is foreign has changed.
+    take_stock: Callable[[], None] = lambda: None
     unobservable: str | None = None
     instance: str = "default"
 
@@ -150,6 +152,10 @@ class Operations:
         entry.meta = meta
         context.inventory.put(entry)
         self.executor.observation.look(entry)
+        if entry.domain is not None:
+            domain = entry.domain
+            context.memory.set(id, max(domain.memory_target, domain.memory_actual))
+            self.take_stock()
         self._announce(entry)
 
     def _repair_record(self, entry: Entry, meta: Metadata) -> None:
@@ -251,8 +257,12 @@ class Operations:
         objects = entry.objects()
         entry.journal.close()
         context.inventory.drop(entry.id)
-        self.executor.context.memory.release(entry.id)
         self.claims.give(entry.id)
+        if entry.domain is None:
+            context.memory.release(entry.id)
+        else:
+            # It runs on, as a stranger that still has its memory.
+            self.take_stock()
         for kind, id in objects:
             context.updates.remove(kind, id)
 

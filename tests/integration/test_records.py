@@ -544,9 +544,16 @@ def test_remove_may_keep_the_layers(lab):
 def test_forget_drops_the_record_and_touches_nothing_else(lab, start):
     own = start()
     id = own.running()
+    free = own.client.host.stat().memory_free
     own.run(own.client.vm.forget(id))
     assert not own.client.vm.exists(id)
     assert own.domain(id) is not None
+    assert [foreign.name for foreign in own.client.host.list_foreign()] != []
+    assert own.client.host.stat().memory_free == free
+    own.client.vm.add(Vm(id=id))
+    assert own.client.host.list_foreign() == []
+    assert own.client.host.stat().memory_free == free
+    assert own.stat(id).state.power_state == "running"
 
 
 # Export and import
