@@ -57,7 +57,10 @@ class Top(App[None]):
         *(Binding(str(n), f"tab('{tab}')", tab, show=False) for n, tab in enumerate(TABS, 1)),
         Binding("q", "quit", "Quit"),
     ]
+    # The screen itself never scrolls: the focus given to a table that is not laid out yet would
+    # scroll the head away, for good.
     CSS = """
+    Screen { overflow: hidden; }
     #head { height: 2; padding: 0 1; background: $panel; }
     #away { height: auto; padding: 0 1; background: $error; display: none; }
     #filter { display: none; }
@@ -98,7 +101,7 @@ class Top(App[None]):
 
     def on_mount(self) -> None:
         """Begin to ask."""
-        self.table.focus()
+        self.table.focus(scroll_visible=False)
         self.set_interval(BEAT, self._show)
         self._feed.start()
 
