@@ -1,10 +1,8 @@
-"""The daemon's state beside its VMs: who it is, what it counts, what it was told to remember."""
+"""The daemon's state beside its VMs: who it is, and what it counts."""
 
 from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any
-
-from msgspec import Struct
 
 from idl.host import ForeignDomain, HostStat, Quarantined
 from idl.vm import VmMetrics
@@ -14,14 +12,6 @@ from xenopsd.intake import Intake
 from xenopsd.memory import Memory
 from xenopsd.metrics import Metrics
 from xenopsd.workers import WorkerPool
-
-
-class Remembered(Struct, frozen=True, kw_only=True):
-    """What outlives the daemon beside VMs and tasks."""
-
-    pool_size: int | None = None
-    boot: str | None = None
-    kernel_boot: str | None = None
 
 
 class State:

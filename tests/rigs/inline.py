@@ -22,6 +22,7 @@ from fakes.disk import Directory, FaultyDisk, File
 import xenopsd.daemon
 import xenopsd.jobs
 import xenopsd.killlane
+import xenopsd.recovery
 from backends.interface import Backend, Settings
 from backends.simulator.plugin import Plugin
 from idl.calls import Call
@@ -189,8 +190,8 @@ class InlineDaemon:
 
     def start(self) -> "InlineDaemon":
         """Load, and bring every VM into a sensible state."""
-        self.daemon.load()
-        self.daemon._recover()
+        self.daemon.recovery.load()
+        self.daemon.recovery.run()
         self.pool.run()
         return self
 
@@ -213,7 +214,7 @@ class InlineDaemon:
 
     def trigger(self, cmd: str, *args: str) -> None:
         """DEBUG.trigger of the simulator, and what follows from it."""
-        backend = self.daemon._backend
+        backend = self.daemon.recovery.backend
         assert backend is not None
         backend.debug(cmd, list(args))
         self.pool.run()
@@ -224,8 +225,8 @@ class InlineDaemon:
     async def close(self) -> None:
         """Let go of the world's descriptors, after what was posted to the loop has run."""
         await asyncio.sleep(0)
-        if self.daemon._backend is not None:
-            self.daemon._backend.close()
+        if self.daemon.recovery.backend is not None:
+            self.daemon.recovery.backend.close()
 
 
 @contextmanager
@@ -235,7 +236,7 @@ def one_thread() -> Iterator[None]:
         mock.patch.object(xenopsd.daemon, "WorkerPool", InlinePool),
         mock.patch.object(xenopsd.daemon, "Intake", InlineIntake),
         mock.patch.object(xenopsd.daemon, "KillPoints", Watch),
-        mock.patch.object(xenopsd.daemon, "start"),
+        mock.patch.object(xenopsd.recovery, "start"),
         # What costs much and has no part in a recovery.
         mock.patch.object(xenopsd.daemon.openrpc, "document", return_value={}),
         mock.patch.object(xenopsd.daemon, "version", return_value="0"),
