@@ -57,6 +57,10 @@ class RowTable(DataTable[Text]):
             self._order(list(rows))
         if chosen in rows and chosen != self.chosen:
             self.move_cursor(row=self.get_row_index(chosen), animate=False)
+        if before != list(rows):
+            # Once the widget has measured the new rows: it does not always draw them by itself
+            # when that falls together with the first layout of the screen.
+            self.call_after_refresh(self.refresh)
 
     def _put(self, key: str, row: tuple[str, ...]) -> None:
         before = self._shown.get(key)
