@@ -32,6 +32,7 @@ from idl.metadata import Metadata
 from idl.vm import VmMetrics, VmRecord
 from xenopsd.diagnostics import diagnostics, worker_pool
 from xenopsd.execution import Execution
+from xenopsd.forthcoming import Forthcoming
 from xenopsd.inventory import Entry, Inventory
 from xenopsd.redact import redacted
 from xenopsd.rpc.service import Caller, Subscription
@@ -62,6 +63,7 @@ class Service:
         self.debug = debug
         self._openrpc = openrpc
         self._shutdown = shutdown
+        self._forthcoming = Forthcoming(self._change, PER_VM)
         self._reads: dict[type[Call[Any]], Answer] = {
             calls.HostQueryCall: self._host_query,
             calls.HostStatCall: lambda _c, _w: self._host_stat(),
@@ -99,11 +101,15 @@ class Service:
 
     def answer(self, call: Call[Any], caller: Caller) -> Any:
         """The result of a call, or a future of it. Raises XenopsError."""
+        read = self._reads.get(type(call))
+        if read is not None:
+            return read(call, caller)
+        return self._forthcoming.keep(call) or self._change(call)
+
+    def _change(self, call: Call[Any]) -> Any:
         if isinstance(call, calls.Operation):
             return self._accept(call)
-        if isinstance(call, calls.Queued):
-            return self._queue(call)
-        return self._reads[type(call)](call, caller)
+        return self._queue(call)
 
     def openrpc(self) -> bytes:
         """The OpenRPC document."""
@@ -204,14 +210,16 @@ class Service:
             entry.changed()
         self._state.intake.submit(execution, accepted)
 
-    def _queue(self, call: calls.Queued[Any]) -> Any:
+    def _queue(self, call: Any) -> Any:
         if isinstance(call, calls.VmRelease):
             raise Unimplemented(what=call.method, backend=self._state.backend_name)
         vm, entry = self._queue_of(call)
-        if entry is not None:
-            self._admit(call, entry)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
+        if entry is not None:
+            self._admit(call, entry)
+        else:
+            self._forthcoming.expect(vm, future)
         execution = Execution(call, vm, future=future)
         self._submit(execution, entry, None)
         timer = loop.call_later(call.timeout, self._withdraw, execution, call)

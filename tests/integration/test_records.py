@@ -270,6 +270,49 @@ def test_a_vm_that_exists_is_not_added_again(lab):
         assert (error.kind, error.id) == ("VM", id)
 
 
+def pipelined(lab, *sent) -> list[dict]:
+    """The answers to calls that are all sent at once, in the order of the calls."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(30)
+        sock.connect(str(lab.daemon.socket))
+        asked = (
+            {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
+            for number, (method, params) in enumerate(sent)
+        )
+        sock.sendall(b"".join(json.dumps(request).encode() + b"\n" for request in asked))
+        with sock.makefile("rb") as stream:
+            answers = [json.loads(stream.readline()) for _ in sent]
+    return sorted(answers, key=lambda answer: answer["id"])
+
+
+def test_a_vm_can_be_used_before_its_addition_is_answered(lab):
+    id = lab.new_id()
+    answers = pipelined(
+        lab,
+        ("VM.add", {"vm": {"id": id}}),
+        ("VBD.add", {"vbd": {"id": f"{id}/root"}}),
+        ("VM.start", {"id": id, "task": f"{id}-start"}),
+        ("VM.pause", {"id": id, "task": f"{id}-pause"}),
+    )
+    assert [answer["result"] for answer in answers] == [
+        id,
+        f"{id}/root",
+        f"{id}-start",
+        f"{id}-pause",
+    ]
+    lab.run(f"{id}-pause")
+    assert lab.power_state(id) == "paused"
+    assert lab.client.vbd.stat(f"{id}/root").state.plugged
+
+
+def test_what_follows_an_addition_that_fails_finds_no_vm(lab):
+    id = lab.new_id()
+    too_many = {"id": id, "vcpu_max": 1, "vcpus": 9}
+    answers = pipelined(lab, ("VM.add", {"vm": too_many}), ("VM.start", {"id": id}))
+    errors = [answer["error"]["data"]["error"] for answer in answers]
+    assert errors == ["InvalidVcpus", "DoesNotExist"]
+
+
 def test_add_with_replace_behaves_as_set_of_every_field(lab):
     id = lab.running(name="old", vcpu_max=2, xsdata={"a": "b"})
     assert lab.client.vm.add(Vm(id=id, name="new", memory_static_max=MIB), replace=True) == id
