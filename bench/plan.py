@@ -13,9 +13,10 @@ class Plan:
     rounds: int = 5
     calls: int = 4000
     churn: int = 20
+    is_quick: bool = False
     sizes: tuple[int, ...] = (10, 100, 1000, 5000, 10_000)
 
 
 def quick(directory: Path) -> Plan:
     """For a smoke test: seconds, and figures that mean nothing."""
-    return Plan(directory, vms=20, rounds=1, calls=50, churn=2, sizes=(5, 10))
+    return Plan(directory, vms=20, rounds=1, calls=50, churn=2, sizes=(5, 10), is_quick=True)

@@ -6,15 +6,20 @@ never reconnects; programs use `idl.client`.
 
 import select
 import socket
+import struct
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import msgspec
 
-TIMEOUT = 120.0
+TIMEOUT = 120
 #: Requests under way on one connection: their answers must fit into what the daemon holds unsent.
 WINDOW = 1000
+#: Small enough for malloc to have at hand.
+CHUNK = 1 << 16
+
+_TIMEVAL = struct.pack("@ll", TIMEOUT, 0)
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
@@ -32,11 +37,13 @@ def request(method: str, params: dict[str, Any], id: int = 0) -> bytes:
 
 
 class Connection:
-    """One connection to a Unix socket. Every wait ends after `TIMEOUT` with TimeoutError."""
+    """One connection to a Unix socket. Every wait ends after `TIMEOUT` with BlockingIOError."""
 
     def __init__(self, path: Path) -> None:
         self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(TIMEOUT)
+        # The kernel's own time-outs: Python's would poll before each system call.
+        for side in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            self.socket.setsockopt(socket.SOL_SOCKET, side, _TIMEVAL)
         self.socket.connect(str(path))
         self._rest = b""
 
@@ -55,12 +62,12 @@ class Connection:
     def exchange(self, line: bytes) -> bytes:
         """Send a line, and the one line that answers it; no other may be under way."""
         self.socket.sendall(line)
-        found = self.socket.recv(1 << 20)
+        found = self.socket.recv(CHUNK)
         if found.endswith(b"\n"):
             return found
         parts = [found]
         while not found.endswith(b"\n"):
-            found = self.socket.recv(1 << 20)
+            found = self.socket.recv(CHUNK)
             if not found:
                 raise ConnectionError("the server has closed the connection")
             parts.append(found)
@@ -100,25 +107,33 @@ class Connection:
         return [_decode(line) for line in whole.split(b"\n") if line]
 
     def _more(self) -> bytes:
-        found = self.socket.recv(1 << 20)
+        found = self.socket.recv(CHUNK)
         if not found:
             raise ConnectionError("the server has closed the connection")
         return found
 
 
-def readable(connections: Sequence[Connection], timeout: float = TIMEOUT) -> list[Connection]:
-    """Those with something to read, as soon as one has; TimeoutError where none has in time."""
-    poller = select.epoll()
-    try:
-        found = {c.fileno(): c for c in connections}
-        for number in found:
-            poller.register(number, select.EPOLLIN)
-        ready = poller.poll(timeout)
-    finally:
-        poller.close()
-    if not ready:
-        raise TimeoutError(f"nothing to read in {timeout} s")
-    return [found[number] for number, _ in ready]
+class Readiness:
+    """Which of many connections have something to read, without looking at all of them."""
+
+    def __init__(self, connections: Sequence[Connection]) -> None:
+        self._found = {c.fileno(): c for c in connections}
+        self._poller = select.epoll()
+        for number in self._found:
+            self._poller.register(number, select.EPOLLIN)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._poller.close()
+
+    def wait(self, timeout: float = TIMEOUT) -> list[Connection]:
+        """Those with something to read, as soon as one has; TimeoutError where none has."""
+        ready = self._poller.poll(timeout)
+        if not ready:
+            raise TimeoutError(f"nothing to read in {timeout} s")
+        return [self._found[number] for number, _ in ready]
 
 
 def _result(answer: Any) -> Any:

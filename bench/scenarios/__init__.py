@@ -4,9 +4,14 @@ from collections.abc import Callable
 
 from bench.plan import Plan
 from bench.rows import Row
-from bench.scenarios import memory, starts
+from bench.scenarios import hung, memory, microop, reads, restart, starts, updates
 
 SCENARIOS: dict[str, Callable[[Plan], list[Row]]] = {
-    "starts": starts.run,
-    "memory": memory.run,
+    reads.NAME: reads.run,
+    microop.NAME: microop.run,
+    starts.NAME: starts.run,
+    restart.NAME: restart.run,
+    updates.NAME: updates.run,
+    memory.NAME: memory.run,
+    hung.NAME: hung.run,
 }

@@ -1,16 +1,13 @@
 """What the daemon occupies with many VMs and many waiting polls, and after much churn."""
 
-from contextlib import ExitStack
-
 from bench.load import add, operate, vm_ids
 from bench.plan import Plan
 from bench.rows import Row, at_most, slope
 from bench.server import Daemon, serving
+from bench.subscribers import subscribed
 from bench.wire import Connection
 
 NAME = "memory"
-#: Seconds for which a poll waits: longer than the scenario.
-PATIENCE = 3000.0
 
 
 def run(plan: Plan) -> list[Row]:
@@ -21,8 +18,7 @@ def run(plan: Plan) -> list[Row]:
         added = daemon.process.rss()
         operate(client, "VM.start", ids)
         started = daemon.process.rss()
-        with ExitStack() as polls:
-            waiting(daemon, client, plan.vms, polls)
+        with subscribed(daemon, plan.vms):
             full = daemon.process.rss()
         note = f"{empty:.1f} empty, {added:.1f} with the VMs halted, {started:.1f} running"
         what = f"resident with {plan.vms:,} running VMs and as many waiting polls"
@@ -30,19 +26,6 @@ def run(plan: Plan) -> list[Row]:
             Row(NAME, what, "MB", full, at_most(80), note),
             _churned(plan, daemon, client, ids),
         ]
-
-
-def waiting(daemon: Daemon, client: Connection, count: int, stack: ExitStack) -> list[Connection]:
-    """So many clients that wait for what happens next, each seen to be waiting."""
-    token = client.call("UPDATES.last_id")
-    polls = [stack.enter_context(daemon.connect()) for _ in range(count)]
-    for poll in polls:
-        poll.send("UPDATES.get", since=token, timeout=PATIENCE)
-    # Answered after what was sent before it: a connection is read in order.
-    for poll in polls:
-        poll.send("HOST.query")
-        poll.receive()
-    return polls
 
 
 def _churned(plan: Plan, daemon: Daemon, client: Connection, ids: list[str]) -> Row:
