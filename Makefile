@@ -1,7 +1,7 @@
 # Calls things, and decides nothing: how to set up is in packaging/, what to test in tests/.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help venv venv-test demo run stop check test sweep clean
+.PHONY: help venv venv-test demo run stop check test sweep bench clean
 
 BIN := .venv/bin
 
@@ -35,6 +35,11 @@ test: check  ## Everything: check, then the other tests, then integration with o
 
 sweep: venv-test  ## Kill the daemon at every point of every operation
 	$(BIN)/python tests/crash/sweep.py
+
+bench:  ## Measure, and hold to the bars (QUICK=1: seconds; JSON=FILE; WRITE_DOCS=1; ARGS=SCENARIO)
+	@packaging/make-venv bench
+	@$(BIN)/python -m bench $(if $(QUICK),--quick) $(if $(JSON),--json "$(JSON)") $(ARGS) \
+		$(if $(WRITE_DOCS),--write-docs)
 
 clean: stop  ## Remove .venv, .run with its VMs, caches and builds
 	rm -rf .venv .run build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -39,8 +39,8 @@ exec libvirtd -f "$1/libvirtd.conf" -p "$1/pid"
 """
 
 
-class NotInstalled(Exception):
-    """The other side of a comparison is not there; the text says what is missing."""
+class Unavailable(Exception):
+    """The other side of a comparison is not there; the text says why."""
 
 
 class _Libvirtd(Process):
@@ -66,10 +66,10 @@ class _Libvirtd(Process):
 def libvirt_state(directory: Path) -> Iterator[Callable[[], Any]]:
     """virDomainGetState of libvirt's own client library, over the socket of a private libvirtd.
 
-    Raises NotInstalled.
+    Raises Unavailable.
     """
     if not shutil.which("libvirtd"):
-        raise NotInstalled("libvirtd is not installed")
+        raise Unavailable("libvirtd is not installed")
     binding = _binding()
     server = _Libvirtd(directory)
     try:
@@ -95,7 +95,7 @@ def _binding() -> Any:
     try:
         return importlib.import_module("libvirt")
     except ImportError:
-        raise NotInstalled("libvirt's Python binding is not installed") from None
+        raise Unavailable("libvirt's Python binding is not installed") from None
     finally:
         sys.path.remove(DEBIAN)
 
@@ -105,7 +105,8 @@ def _connected(binding: Any, server: Process, path: Path) -> Iterator[Any]:
     until = time.monotonic() + DEADLINE
     while not path.exists():
         if time.monotonic() > until or not server.alive:
-            raise RuntimeError(f"libvirtd did not start; its log ends so:\n{server.tail()}")
+            last = server.tail().strip().rpartition("\n")[2]
+            raise Unavailable(f"libvirtd does not start: {last}")
         select.select([], [], [], 0.01)
     connection = binding.open(f"test+unix:///default?socket={path}")
     try:
@@ -118,16 +119,16 @@ def _connected(binding: Any, server: Process, path: Path) -> Iterator[Any]:
 def lxd_state() -> Iterator[Callable[[], Any]]:
     """The state of an instance over the socket of the machine's LXD, one kept connection.
 
-    Raises NotInstalled, also where LXD has no instance to look at.
+    Raises Unavailable, also where LXD has no instance to look at.
     """
     path = next((p for p in LXD_SOCKETS if Path(p).is_socket()), None)
     if path is None:
-        raise NotInstalled("LXD is not installed")
+        raise Unavailable("LXD is not installed")
     connection = _UnixHttp(path)
     try:
         instances = connection.get("/1.0/instances")["metadata"]
         if not instances:
-            raise NotInstalled("LXD has no instance to look at")
+            raise Unavailable("LXD has no instance to look at")
         yield lambda: connection.get(f"{instances[0]}/state")
     finally:
         connection.close()

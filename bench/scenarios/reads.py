@@ -1,8 +1,8 @@
 """One client that waits for each answer: VM.stat, beside libvirt, LXD and the raw floor.
 
-The sides take turns within one run, so that whatever else the machine does meets all of them. Each
-client encodes every call and decodes every answer. All servers are on one CPU; the client is on the
-same one (what a call costs) or on another (and what waking the other side costs).
+The sides take turns within one run, so that whatever else the machine does meets all of them.
+Each client encodes every call and decodes every answer. All servers are on one CPU; the client is
+on the same one (what a call costs) or on another (and what waking the other side costs).
 """
 
 import statistics
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.load import add, operate, vm_ids
-from bench.peers import NotInstalled, libvirt_state, libvirt_version, lxd_state
+from bench.peers import Unavailable, libvirt_state, libvirt_version, lxd_state
 from bench.pinning import CLIENT, SERVER, pinned
 from bench.plan import Plan
 from bench.rows import Row, at_least
@@ -48,7 +48,7 @@ def run(plan: Plan) -> list[Row]:
 def _try(stack: ExitStack, sides: Calls, missing: dict[str, str], name: str, peer: Any) -> None:
     try:
         sides[name] = stack.enter_context(peer)
-    except NotInstalled as error:
+    except Unavailable as error:
         missing[name] = str(error)
 
 
