@@ -26,8 +26,7 @@ class Progress:
             since=execution.begun_at,
         )
         entry.changed()
-        if execution.micro_op is None:
-            self.context.updates.touch("vm", entry.id)
+        self.context.updates.touch("vm", entry.id)
 
     def step_began(self, execution: Execution, entry: Entry, op: MicroOp) -> None:
         """A micro-op is a subtask now."""

@@ -208,6 +208,7 @@ class Service:
         if entry is not None:
             entry.operations.append(execution)
             entry.changed()
+            self._updates.touch("vm", entry.id)
         self._state.intake.submit(execution, accepted)
 
     def _queue(self, call: Any) -> Any:

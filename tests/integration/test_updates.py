@@ -135,6 +135,39 @@ def test_a_wait_is_answered_when_something_changes(lab):
     assert ("vm", id) in named(batches[0])
 
 
+def test_each_step_of_a_vm_is_told(lab):
+    """A view that is read again only when told shows where a long operation is."""
+    id = lab.vm()
+    token = lab.client.updates.last_id()
+    # Read in the first step, it is another thing in the second.
+    lab.trigger("set-latency", "vm_create", 0.5)
+    lab.trigger("hang", "vm_build", 1)
+    start = lab.client.vm.start(id)
+    seen = None
+    until = time.monotonic() + 9
+    while seen != "vm_build":
+        assert time.monotonic() < until, f"what it was told of shows {seen}"
+        batch = lab.client.updates.get(token, timeout=1)
+        token = batch.next
+        if ("vm", id) in named(batch):
+            operation = lab.stat(id).state.operation
+            seen = operation.micro_op if operation else None
+    lab.client.task.cancel(start)
+    lab.end(start)
+
+
+def test_a_longer_queue_of_a_vm_is_told(lab):
+    id = lab.vm()
+    first = lab.client.vm.delay(id, 600)
+    lab.began(first, "vm_delay")
+    token = drained(lab)
+    second = lab.client.vm.delay(id, 0)
+    told(lab, token, {("vm", id)})
+    assert lab.stat(id).state.queue_depth == 2
+    lab.client.task.cancel(first)
+    lab.run(second)
+
+
 def test_many_changes_of_one_object_are_one_update(lab):
     id = lab.vm(disks=0, nics=0)
     token = drained(lab)
