@@ -80,6 +80,8 @@ class Endings:
             for kind, id in set(execution.objects_before) - set(entry.objects()):
                 self.context.updates.remove(kind, id)
             self._observation.touch(entry)
+        # The lease bears the execution: else every operation would wait for the cycle collector.
+        execution.lease = None
         self._after(execution, task)
 
     def _leave(self, execution: Execution, entry: Entry) -> None:

@@ -91,6 +91,12 @@ def assert_tidy(core, power_state):
 # From begin to end
 
 
+def test_an_ended_operation_is_in_no_cycle(core):
+    ended = core.done(START)
+    # A lease bears its execution: the collector alone would free both.
+    assert ended.lease is None
+
+
 def test_a_start_brings_a_domain_up_with_everything_plugged(core):
     task = core.completed(START)
     assert_tidy(core, "running")
