@@ -5,6 +5,7 @@ Speed decides nothing: the exit status is 0 whenever everything could be measure
 
 import argparse
 import resource
+import signal
 import sys
 import tempfile
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from bench.machine import machine
+from bench.machine import Others, machine
 from bench.pinning import CLIENT, pinned
 from bench.plan import Plan, quick
 from bench.report import Report, as_text
@@ -25,6 +26,8 @@ PAGE = ROOT / "docs" / "measurements.md"
 
 def main() -> None:
     options = _arguments()
+    # Whoever ends this early finds no server of it left.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with tempfile.TemporaryDirectory(prefix="bench-", dir=options.directory) as directory:
@@ -41,6 +44,7 @@ def main() -> None:
 
 
 def _measure(plan: Plan, names: list[str]) -> Report:
+    others = Others()
     rows: list[Row] = []
     points: list[curves.Point] = []
     with pinned(CLIENT):
@@ -50,7 +54,8 @@ def _measure(plan: Plan, names: list[str]) -> Report:
                 points = curves.run(plan)
             else:
                 rows += SCENARIOS[name](plan)
-    return Report(time.time(), machine(plan.directory), plan.is_quick, rows, points)
+    where = f"{machine(plan.directory)} Others took {others.share():.0%} of the CPUs meanwhile."
+    return Report(time.time(), where, plan.is_quick, rows, points)
 
 
 def _arguments() -> argparse.Namespace:

@@ -12,7 +12,7 @@ class Plan:
     vms: int = 1000
     rounds: int = 5
     calls: int = 4000
-    churn: int = 20
+    churn: int = 30
     is_quick: bool = False
     sizes: tuple[int, ...] = (10, 100, 1000, 5000, 10_000)
 

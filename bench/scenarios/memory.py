@@ -21,11 +21,16 @@ def run(plan: Plan) -> list[Row]:
         with subscribed(daemon, plan.vms):
             full = daemon.process.rss()
         note = f"{empty:.1f} empty, {added:.1f} with the VMs halted, {started:.1f} running"
-        what = f"resident with {plan.vms:,} running VMs and as many waiting polls"
-        return [
-            Row(NAME, what, "MB", full, at_most(80), note),
-            _churned(plan, daemon, client, ids),
-        ]
+        growth = _churned(plan, daemon, client, ids)
+        with subscribed(daemon, plan.vms):
+            churned = daemon.process.rss()
+    what = f"resident with {plan.vms:,} running VMs and as many waiting polls"
+    operations = f"after {2 * plan.vms * plan.churn:,} operations"
+    return [
+        Row(NAME, what, "MB", full, at_most(80), note),
+        Row(NAME, f"{what}, {operations}", "MB", churned, at_most(80)),
+        growth,
+    ]
 
 
 def _churned(plan: Plan, daemon: Daemon, client: Connection, ids: list[str]) -> Row:
