@@ -101,6 +101,9 @@ def _rows(where: str, rates: dict[str, list[float]], missing: dict[str, str]) ->
     if LIBVIRT in rates:
         what = f"virDomainGetState, libvirt {libvirt_version()}"
         rows.append(_plain(where, what, rates[LIBVIRT], "test driver over libvirtd's socket"))
+    if LXD in rates:
+        note = "the machine's own LXD, on any CPU"
+        rows.append(_plain(where, "LXD's state of an instance", rates[LXD], note))
     return rows
 
 
