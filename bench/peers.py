@@ -16,7 +16,7 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,10 @@ from bench.server import Process
 #: Where Debian's package puts the binding, for a Python of the same version.
 DEBIAN = "/usr/lib/python3/dist-packages"
 DEADLINE = 20.0
-LXD_SOCKETS = ("/var/lib/lxd/unix.socket", "/var/snap/lxd/common/lxd/unix.socket")
+LXD_SOCKETS = (
+    Path("/var/lib/lxd/unix.socket"),
+    Path("/var/snap/lxd/common/lxd/unix.socket"),
+)
 
 _PRIVATE = """
 set -e
@@ -116,12 +119,12 @@ def _connected(binding: Any, server: Process, path: Path) -> Iterator[Any]:
 
 
 @contextmanager
-def lxd_state() -> Iterator[Callable[[], Any]]:
+def lxd_state(sockets: Sequence[Path] = LXD_SOCKETS) -> Iterator[Callable[[], Any]]:
     """The state of an instance over the socket of the machine's LXD, one kept connection.
 
     Raises Unavailable, also where LXD has no instance to look at.
     """
-    path = next((p for p in LXD_SOCKETS if Path(p).is_socket()), None)
+    path = next((p for p in sockets if p.is_socket()), None)
     if path is None:
         raise Unavailable("LXD is not installed")
     connection = _UnixHttp(path)
@@ -135,9 +138,9 @@ def lxd_state() -> Iterator[Callable[[], Any]]:
 
 
 class _UnixHttp(http.client.HTTPConnection):
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: Path) -> None:
         super().__init__("localhost", timeout=DEADLINE)
-        self._path = path
+        self._path = str(path)
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
