@@ -1,7 +1,7 @@
 # Calls things, and decides nothing: how to set up is in packaging/, what to test in tests/.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help venv venv-test demo run stop check test sweep bench clean
+.PHONY: help venv venv-test demo run stop check test sweep bench clean docs
 
 BIN := .venv/bin
 
@@ -32,6 +32,11 @@ check: venv-test  ## The inner loop: linters, types, import rules, unit tests
 test: check  ## Everything: check, then the other tests, then integration with one worker
 	$(BIN)/pytest -q --ignore tests/unit
 	XENOPSD_TEST_WORKERS=1 $(BIN)/pytest -q tests/integration
+
+docs: export NO_MKDOCS_2_WARNING = 1
+docs:  ## Build the documentation into build/site; a dead link fails it
+	@packaging/make-venv docs
+	$(BIN)/mkdocs build --strict --quiet
 
 sweep: venv-test  ## Kill the daemon at every point of every operation
 	$(BIN)/python tests/crash/sweep.py

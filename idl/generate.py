@@ -30,7 +30,8 @@ _BY_HAND = (calls.UpdatesSubscribe,)
 #: Namespaces to which the client adds methods, so it makes them itself.
 _EXTENDED = ("UPDATES",)
 
-_MODULES = (ids, wire, vm, vbd, vif, pci, task, update, host, metadata)
+#: Where the types of the interface are declared.
+MODULES = (ids, wire, vm, vbd, vif, pci, task, update, host, metadata)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +172,7 @@ def _wrapped(start: str, parts: Sequence[str], end: str, width: int) -> str:
 
 def spell(kind: Any) -> str:
     """A type as it stands in the source: by the name that `idl` gives it, where there is one."""
-    if name := _name(kind):
+    if name := name_of(kind):
         return name
     origin, args = get_origin(kind), get_args(kind)
     if origin is Annotated:
@@ -188,7 +189,8 @@ def spell(kind: Any) -> str:
     return str(kind.__name__)
 
 
-def _name(kind: Any) -> str | None:
+def name_of(kind: Any) -> str | None:
+    """The name that `idl` gives a type, where there is one."""
     found = _found(kind)
     return found and found[1]
 
@@ -198,7 +200,7 @@ def _found(kind: Any) -> tuple[ModuleType, str] | None:
     plain = isinstance(kind, type) and not kind.__module__.startswith("idl")
     if plain and get_origin(kind) is None:
         return None
-    pairs = ((module, name) for module in _MODULES for name in vars(module))
+    pairs = ((module, name) for module in MODULES for name in vars(module))
     return next((pair for pair in pairs if vars(pair[0])[pair[1]] == kind), None)
 
 

@@ -72,7 +72,7 @@ def document(*, debug: bool, version: str) -> dict[str, Any]:
         "methods": [_method(call, schemas) for call in shown],
         "components": {
             "schemas": components,
-            "errors": {name: _error(cls) for name, cls in errors.BY_NAME.items()},
+            "errors": {name: error_object(cls) for name, cls in errors.BY_NAME.items()},
             "tags": {tag: _tag(tag) for tag in dict.fromkeys(map(namespace, shown))},
         },
         "x-schema-dialect": JSON_SCHEMA,
@@ -131,7 +131,7 @@ def _method(call: type[Call[Any]], schemas: Schemas) -> dict[str, Any]:
         "paramStructure": "either",
         "params": [_parameter(f, schemas[call.method, f.name]) for f in declared(call)],
         "result": {"name": "result", "required": True, "schema": schemas[call.method, ""]},
-        "errors": [{"$ref": f"#/components/errors/{cls.__name__}"} for cls in _raises(call)],
+        "errors": [{"$ref": f"#/components/errors/{cls.__name__}"} for cls in raises(call)],
         "x-kind": kind(call),
     }
     if call is calls.UpdatesSubscribe:
@@ -151,7 +151,7 @@ def _parameter(f: FieldInfo, schema: dict[str, Any]) -> dict[str, Any]:
     return {**descriptor, "schema": schema}
 
 
-def _raises(call: type[Call[Any]]) -> Iterable[type[errors.XenopsError]]:
+def raises(call: type[Call[Any]]) -> Iterable[type[errors.XenopsError]]:
     """What the call itself can fail with; an operation's own errors are its task's."""
     if issubclass(call, calls.Queued):
         return errors.BY_NAME.values()
@@ -184,7 +184,7 @@ class _Placeholder(str):
         return str(self)
 
 
-def _error(cls: type[errors.XenopsError]) -> dict[str, Any]:
+def error_object(cls: type[errors.XenopsError]) -> dict[str, Any]:
     """An error object whose message shows where its facts go, and the schema of its data."""
     facts = dataclasses.fields(cls)  # type: ignore[arg-type]  # every leaf is one
     schemas, _ = msgspec.json.schema_components([f.type for f in facts], ref_template=_REFS)

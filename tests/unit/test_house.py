@@ -33,13 +33,10 @@ def test_help_lists_every_target() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_a_page_names_only_what_is_there(page: Path) -> None:
-    text = page.read_text()
-    modules = names(r"`((?:idl|journal|backends|xenopsd)(?:\.[a-z_]+)+)`", text)
-    links = names(r"\]\(([^)#:]+)[^):]*\)", text)
+    modules = names(r"`((?:idl|journal|backends|xenopsd)(?:\.[a-z_]+)+)`", page.read_text())
 
     # The entry points' group, which is no module, has such a name too.
     assert {m for m in modules if not is_there(m)} <= {"xenopsd.backends"}
-    assert {link for link in links if not (page.parent / link).exists()} == set()
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
