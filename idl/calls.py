@@ -52,13 +52,16 @@ class Change(Call[R], frozen=True, kw_only=True):
 class Queued(Call[R], frozen=True, kw_only=True):
     """Goes through the VM's queue; withdrawn if not begun within `timeout`."""
 
+    #: withdrawn if not begun by then
     timeout: Seconds = 60.0
 
 
 class Operation(Call[TaskId], frozen=True, kw_only=True):
     """Queues an operation on the VM's queue and answers its task."""
 
+    #: a tag for logs
     debug_info: Annotated[str, Meta(max_length=1024)] = ""
+    #: an id of the client's choice; repeating the call with it queues nothing
     task: TaskId | None = None
 
 
@@ -109,6 +112,7 @@ class HostSetWorkerPoolSize(Change[None], frozen=True, kw_only=True):
     """Resize the pool (1 to 1024); remembered over a restart."""
 
     method = "HOST.set_worker_pool_size"
+    #: workers, 1 to 1024
     size: int
 
 
@@ -125,7 +129,9 @@ class VmAdd(Queued[VmId], frozen=True, kw_only=True):
     """Record a VM; with `replace` as VM.set of every field."""
 
     method = "VM.add"
+    #: the VM
     vm: Vm
+    #: of a VM that exists, replace every field
     replace: bool = False
 
 
@@ -133,7 +139,9 @@ class VmRemove(Queued[None], frozen=True, kw_only=True):
     """Drop a halted or suspended VM with its devices, suspend image and layers."""
 
     method = "VM.remove"
+    #: the VM
     id: VmId
+    #: keep what its overlays have written
     keep_layers: bool = False
 
 
@@ -141,7 +149,9 @@ class VmSet(Queued[Vm], frozen=True, kw_only=True):
     """Replace whole top-level fields of the configuration; answers the new one."""
 
     method = "VM.set"
+    #: the VM
     id: VmId
+    #: whole top-level fields with their new values
     changes: dict[str, Any]
 
 
@@ -149,6 +159,7 @@ class VmStat(Read[VmRecord], frozen=True, kw_only=True):
     """One VM: configuration, state, pending changes."""
 
     method = "VM.stat"
+    #: the VM
     id: VmId
 
 
@@ -162,6 +173,7 @@ class VmExists(Read[bool], frozen=True, kw_only=True):
     """Whether there is a record of this VM, readable or not."""
 
     method = "VM.exists"
+    #: the VM
     id: VmId
 
 
@@ -169,7 +181,9 @@ class VmStart(Operation, frozen=True, kw_only=True):
     """Start a halted VM; it ends running, or paused."""
 
     method = "VM.start"
+    #: the VM
     id: VmId
+    #: leave it paused
     paused: bool = False
 
 
@@ -179,8 +193,11 @@ class VmShutdown(Operation, frozen=True, kw_only=True):
     """
 
     method = "VM.shutdown"
+    #: the VM
     id: VmId
+    #: how long the guest may take; null: do not ask it
     timeout: Seconds | None = None
+    #: go the hard way where the guest does not
     force: bool = False
 
 
@@ -188,8 +205,11 @@ class VmReboot(Operation, frozen=True, kw_only=True):
     """Stop a VM as VM.shutdown does and start it again with its present configuration."""
 
     method = "VM.reboot"
+    #: the VM
     id: VmId
+    #: how long the guest may take; null: do not ask it
     timeout: Seconds | None = None
+    #: go the hard way where the guest does not
     force: bool = False
 
 
@@ -197,6 +217,7 @@ class VmPause(Operation, frozen=True, kw_only=True):
     """Stop a VM's vCPUs."""
 
     method = "VM.pause"
+    #: the VM
     id: VmId
 
 
@@ -204,6 +225,7 @@ class VmUnpause(Operation, frozen=True, kw_only=True):
     """Let a paused VM's vCPUs run."""
 
     method = "VM.unpause"
+    #: the VM
     id: VmId
 
 
@@ -211,7 +233,9 @@ class VmSuspend(Operation, frozen=True, kw_only=True):
     """Write a running VM to an image and free its domain; on failure it still runs."""
 
     method = "VM.suspend"
+    #: the VM
     id: VmId
+    #: path of the suspend image; null: the instance's own place
     image: Text | None = None
 
 
@@ -219,8 +243,11 @@ class VmResume(Operation, frozen=True, kw_only=True):
     """Bring a suspended VM back from its image."""
 
     method = "VM.resume"
+    #: the VM
     id: VmId
+    #: path of the suspend image; null: the instance's own place
     image: Text | None = None
+    #: leave it paused
     paused: bool = False
 
 
@@ -228,8 +255,11 @@ class VmMigrate(Operation, frozen=True, kw_only=True):
     """Move a VM to another host; exactly one copy runs at every moment."""
 
     method = "VM.migrate"
+    #: the VM
     id: VmId
+    #: URL of the other host
     destination: Text
+    #: keep it running meanwhile
     live: bool = True
 
 
@@ -237,6 +267,7 @@ class VmCreate(Operation, frozen=True, kw_only=True):
     """Make the empty domain; the first of the single micro-ops."""
 
     method = "VM.create"
+    #: the VM
     id: VmId
 
 
@@ -244,6 +275,7 @@ class VmBuild(Operation, frozen=True, kw_only=True):
     """Fill the domain with memory and kernel."""
 
     method = "VM.build"
+    #: the VM
     id: VmId
 
 
@@ -251,6 +283,7 @@ class VmCreateDeviceModel(Operation, frozen=True, kw_only=True):
     """Start the device model."""
 
     method = "VM.create_device_model"
+    #: the VM
     id: VmId
 
 
@@ -258,6 +291,7 @@ class VmDestroy(Operation, frozen=True, kw_only=True):
     """Remove the domain and what was plugged into it; without a domain it succeeds."""
 
     method = "VM.destroy"
+    #: the VM
     id: VmId
 
 
@@ -265,7 +299,9 @@ class VmSetVcpus(Operation, frozen=True, kw_only=True):
     """Change the number of vCPUs online, from 1 to vcpu_max."""
 
     method = "VM.set_vcpus"
+    #: the VM
     id: VmId
+    #: 1 to its vcpu_max
     vcpus: int
 
 
@@ -273,8 +309,11 @@ class VmSetMemoryDynamicRange(Operation, frozen=True, kw_only=True):
     """Change the balloon range, in bytes."""
 
     method = "VM.set_memory_dynamic_range"
+    #: the VM
     id: VmId
+    #: what the balloon leaves
     minimum: int
+    #: what the balloon gives
     maximum: int
 
 
@@ -282,7 +321,9 @@ class VmSetXsdata(Operation, frozen=True, kw_only=True):
     """Replace the guest-visible key-value pairs."""
 
     method = "VM.set_xsdata"
+    #: the VM
     id: VmId
+    #: keys and values that the guest can read
     xsdata: dict[str, Text]
 
 
@@ -290,7 +331,9 @@ class VmDelay(Operation, frozen=True, kw_only=True):
     """Hold the VM's queue for so long, but no worker."""
 
     method = "VM.delay"
+    #: the VM
     id: VmId
+    #: how long
     seconds: Seconds
 
 
@@ -298,6 +341,7 @@ class VmExportMetadata(PrivateRead[Metadata], frozen=True, kw_only=True):
     """The VM with its devices and its running configuration."""
 
     method = "VM.export_metadata"
+    #: the VM
     id: VmId
 
 
@@ -305,6 +349,7 @@ class VmImportMetadata(Queued[VmId], frozen=True, kw_only=True):
     """Record a VM with its devices, wholly or not at all; replaces what was there."""
 
     method = "VM.import_metadata"
+    #: what VM.export_metadata has answered
     metadata: Metadata
 
 
@@ -312,7 +357,9 @@ class VmAdopt(Operation, frozen=True, kw_only=True):
     """Take a foreign domain under this record."""
 
     method = "VM.adopt"
+    #: the VM
     id: VmId
+    #: an id that HOST.list_foreign has answered
     domain: Text
 
 
@@ -320,6 +367,7 @@ class VmForget(Operation, frozen=True, kw_only=True):
     """Drop the record and touch nothing else."""
 
     method = "VM.forget"
+    #: the VM
     id: VmId
 
 
@@ -327,7 +375,9 @@ class VmRelease(Queued[None], frozen=True, kw_only=True):
     """Hand a halted VM with its layers to another instance of this host."""
 
     method = "VM.release"
+    #: the VM
     id: VmId
+    #: another instance of this host
     instance: Text
 
 
@@ -335,6 +385,7 @@ class VmMetricsCall(Read[list[VmMetrics]], frozen=True, kw_only=True):
     """Counters of one VM, or of all."""
 
     method = "VM.metrics"
+    #: null: all
     id: VmId | None = None
 
 
@@ -345,6 +396,7 @@ class VbdAdd(Queued[DeviceId], frozen=True, kw_only=True):
     """Record a VBD of a VM."""
 
     method = "VBD.add"
+    #: the VBD
     vbd: Vbd
 
 
@@ -352,6 +404,7 @@ class VbdRemove(Queued[None], frozen=True, kw_only=True):
     """Drop an unplugged VBD with its layer."""
 
     method = "VBD.remove"
+    #: the VBD
     id: DeviceId
 
 
@@ -359,6 +412,7 @@ class VbdStat(Read[VbdRecord], frozen=True, kw_only=True):
     """One VBD."""
 
     method = "VBD.stat"
+    #: the VBD
     id: DeviceId
 
 
@@ -366,6 +420,7 @@ class VbdList(Read[list[VbdRecord]], frozen=True, kw_only=True):
     """The VBDs of a VM, by position."""
 
     method = "VBD.list"
+    #: the VM
     vm: VmId
 
 
@@ -373,6 +428,7 @@ class VbdPlug(Operation, frozen=True, kw_only=True):
     """Plug into a VM that has a domain."""
 
     method = "VBD.plug"
+    #: the VBD
     id: DeviceId
 
 
@@ -380,7 +436,9 @@ class VbdUnplug(Operation, frozen=True, kw_only=True):
     """Unplug; succeeds only once the device was seen gone."""
 
     method = "VBD.unplug"
+    #: the VBD
     id: DeviceId
+    #: go the hard way where the guest does not
     force: bool = False
 
 
@@ -388,7 +446,9 @@ class VbdInsert(Operation, frozen=True, kw_only=True):
     """Put a medium into a drive."""
 
     method = "VBD.insert"
+    #: the VBD
     id: DeviceId
+    #: the medium
     backend: Disk
 
 
@@ -396,6 +456,7 @@ class VbdEject(Operation, frozen=True, kw_only=True):
     """Take the medium out of a drive."""
 
     method = "VBD.eject"
+    #: the VBD
     id: DeviceId
 
 
@@ -406,6 +467,7 @@ class VifAdd(Queued[DeviceId], frozen=True, kw_only=True):
     """Record a VIF of a VM."""
 
     method = "VIF.add"
+    #: the VIF
     vif: Vif
 
 
@@ -413,6 +475,7 @@ class VifRemove(Queued[None], frozen=True, kw_only=True):
     """Drop an unplugged VIF."""
 
     method = "VIF.remove"
+    #: the VIF
     id: DeviceId
 
 
@@ -420,6 +483,7 @@ class VifStat(Read[VifRecord], frozen=True, kw_only=True):
     """One VIF."""
 
     method = "VIF.stat"
+    #: the VIF
     id: DeviceId
 
 
@@ -427,6 +491,7 @@ class VifList(Read[list[VifRecord]], frozen=True, kw_only=True):
     """The VIFs of a VM, by position."""
 
     method = "VIF.list"
+    #: the VM
     vm: VmId
 
 
@@ -434,6 +499,7 @@ class VifPlug(Operation, frozen=True, kw_only=True):
     """Plug into a VM that has a domain."""
 
     method = "VIF.plug"
+    #: the VIF
     id: DeviceId
 
 
@@ -441,7 +507,9 @@ class VifUnplug(Operation, frozen=True, kw_only=True):
     """Unplug; succeeds only once the device was seen gone."""
 
     method = "VIF.unplug"
+    #: the VIF
     id: DeviceId
+    #: go the hard way where the guest does not
     force: bool = False
 
 
@@ -449,7 +517,9 @@ class VifMove(Operation, frozen=True, kw_only=True):
     """Move to another bridge, plugged or not."""
 
     method = "VIF.move"
+    #: the VIF
     id: DeviceId
+    #: the bridge
     backend: Bridge
 
 
@@ -457,7 +527,9 @@ class VifSetCarrier(Operation, frozen=True, kw_only=True):
     """Plug or pull the virtual cable."""
 
     method = "VIF.set_carrier"
+    #: the VIF
     id: DeviceId
+    #: whether the cable is in
     carrier: bool
 
 
@@ -465,7 +537,9 @@ class VifSetLockingMode(Operation, frozen=True, kw_only=True):
     """Say which addresses the guest may use."""
 
     method = "VIF.set_locking_mode"
+    #: the VIF
     id: DeviceId
+    #: which packets pass
     locking_mode: LockingMode
 
 
@@ -473,7 +547,9 @@ class VifSetIpv4Configuration(Operation, frozen=True, kw_only=True):
     """How the guest gets its IPv4 addresses."""
 
     method = "VIF.set_ipv4_configuration"
+    #: the VIF
     id: DeviceId
+    #: what the guest is told to use
     ipv4: IpConfiguration
 
 
@@ -481,7 +557,9 @@ class VifSetIpv6Configuration(Operation, frozen=True, kw_only=True):
     """How the guest gets its IPv6 addresses."""
 
     method = "VIF.set_ipv6_configuration"
+    #: the VIF
     id: DeviceId
+    #: what the guest is told to use
     ipv6: IpConfiguration
 
 
@@ -489,7 +567,9 @@ class VifSetRate(Operation, frozen=True, kw_only=True):
     """Limit the rate; null is unlimited."""
 
     method = "VIF.set_rate"
+    #: the VIF
     id: DeviceId
+    #: a limit; null: none
     rate: Rate | None
 
 
@@ -500,6 +580,7 @@ class PciAdd(Queued[DeviceId], frozen=True, kw_only=True):
     """Record a PCI device of a VM."""
 
     method = "PCI.add"
+    #: the device
     pci: Pci
 
 
@@ -507,6 +588,7 @@ class PciRemove(Queued[None], frozen=True, kw_only=True):
     """Drop an unplugged PCI device."""
 
     method = "PCI.remove"
+    #: the device
     id: DeviceId
 
 
@@ -514,6 +596,7 @@ class PciStat(Read[PciRecord], frozen=True, kw_only=True):
     """One PCI device."""
 
     method = "PCI.stat"
+    #: the device
     id: DeviceId
 
 
@@ -521,6 +604,7 @@ class PciList(Read[list[PciRecord]], frozen=True, kw_only=True):
     """The PCI devices of a VM, by position."""
 
     method = "PCI.list"
+    #: the VM
     vm: VmId
 
 
@@ -528,6 +612,7 @@ class PciPlug(Operation, frozen=True, kw_only=True):
     """Plug into a VM that has a domain."""
 
     method = "PCI.plug"
+    #: the device
     id: DeviceId
 
 
@@ -535,7 +620,9 @@ class PciUnplug(Operation, frozen=True, kw_only=True):
     """Unplug; succeeds only once the device was seen gone."""
 
     method = "PCI.unplug"
+    #: the device
     id: DeviceId
+    #: go the hard way where the guest does not
     force: bool = False
 
 
@@ -546,6 +633,7 @@ class TaskStat(Read[Task], frozen=True, kw_only=True):
     """One task."""
 
     method = "TASK.stat"
+    #: the task
     id: AnyId
 
 
@@ -559,7 +647,9 @@ class TaskWait(Read[Task], frozen=True, kw_only=True):
     """The task, when it has ended or the time is over."""
 
     method = "TASK.wait"
+    #: the task
     id: AnyId
+    #: answer then in any case
     timeout: Seconds = 30.0
 
 
@@ -567,6 +657,7 @@ class TaskCancel(Change[None], frozen=True, kw_only=True):
     """Ask a task to end; of an ended one nothing."""
 
     method = "TASK.cancel"
+    #: the task
     id: AnyId
 
 
@@ -574,6 +665,7 @@ class TaskDestroy(Change[None], frozen=True, kw_only=True):
     """Drop an ended task."""
 
     method = "TASK.destroy"
+    #: the task
     id: AnyId
 
 
@@ -584,7 +676,9 @@ class UpdatesGet(Read[UpdateBatch], frozen=True, kw_only=True):
     """Wait until something has changed since the token."""
 
     method = "UPDATES.get"
+    #: a token; null: from the beginning
     since: str | None = None
+    #: answer then in any case
     timeout: Seconds = 30.0
 
 
@@ -600,7 +694,9 @@ class UpdatesInjectBarrier(Change[None], frozen=True, kw_only=True):
     """
 
     method = "UPDATES.inject_barrier"
+    #: the VM
     vm: VmId
+    #: a number of the client's choice
     id: int
 
 
@@ -608,6 +704,7 @@ class UpdatesRemoveBarrier(Change[None], frozen=True, kw_only=True):
     """Remove a barrier."""
 
     method = "UPDATES.remove_barrier"
+    #: the barrier
     id: int
 
 
@@ -615,6 +712,7 @@ class UpdatesRefreshVm(Change[None], frozen=True, kw_only=True):
     """Announce a VM and its devices again."""
 
     method = "UPDATES.refresh_vm"
+    #: the VM
     id: VmId
 
 
@@ -622,6 +720,7 @@ class UpdatesSubscribe(Read[str], frozen=True, kw_only=True):
     """From now on, notifications `updates` on this connection."""
 
     method = "UPDATES.subscribe"
+    #: a token; null: from the beginning
     since: str | None = None
 
 
@@ -632,7 +731,9 @@ class DebugTrigger(Debug[None], frozen=True, kw_only=True):
     """Make something happen that tests and toolstack authors need."""
 
     method = "DEBUG.trigger"
+    #: what should happen
     cmd: str
+    #: to whom or what, and how
     args: list[str] = []
 
 

@@ -64,7 +64,7 @@ _INTRODUCTION = (
 
 
 def _call(call: type[Call[Any]]) -> str:
-    params = [_row(f) for f in declared(call)]
+    params = [_row(call, f) for f in declared(call)]
     result = type_text(result_type(call))
     shown = [
         f"### {call.method} {{ #{anchor(call.method)} }}",
@@ -76,10 +76,21 @@ def _call(call: type[Call[Any]]) -> str:
     return "\n\n".join(shown)
 
 
-def _row(f: FieldInfo) -> tuple[str, ...]:
+def _row(owner: type, f: FieldInfo) -> tuple[str, ...]:
     """A parameter or a field. The limits of a named type are told at its name."""
     limits = "" if name_of(f.type) else _limits(f.type)
-    return f"`{f.encode_name}`", type_text(f.type), _default(f), limits
+    said = "; ".join(text for text in (words(owner, f.name), limits) if text)
+    return f"`{f.encode_name}`", type_text(f.type), _default(f), said
+
+
+def words(owner: type, name: str) -> str:
+    """What the source says of a field, in the comment `#:` above it."""
+    for declaring in owner.__mro__:
+        if name in inspect.get_annotations(declaring):
+            above = rf"((?:^ *#: .*\n)+) *{name}: "
+            found = re.search(above, inspect.getsource(declaring), re.MULTILINE)
+            return " ".join(re.findall(r"#: (.*)", found[1])) if found else ""
+    return ""
 
 
 def _errors_of(call: type[Call[Any]]) -> str:
@@ -144,7 +155,7 @@ def _type(name: str, value: Any) -> str:
     if not _is_class(value):
         return f"{head}\n\n{_alias(value)}."
     tag = value.__struct_config__.tag
-    rows = [_row(f) for f in fields(value)]
+    rows = [_row(value, f) for f in fields(value)]
     if tag is not None:
         rows.insert(0, (f"`{value.__struct_config__.tag_field}`", f'`"{tag}"`', "", ""))
     return f"{head}\n\n{_doc(value)}\n\n{_table(('field', 'type', 'default', ''), rows)}"
@@ -230,7 +241,7 @@ def _default(f: FieldInfo) -> str:
         return f"`{_json(f.default_factory())}`"
     if f.default is NODEFAULT:
         return ""
-    return "not there" if f.default is msgspec.UNSET else f"`{_json(f.default)}`"
+    return "" if f.default is msgspec.UNSET else f"`{_json(f.default)}`"
 
 
 def _limits(kind: Any) -> str:

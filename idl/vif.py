@@ -20,13 +20,16 @@ Mac: TypeAlias = Annotated[
 class Bridge(Config, frozen=True, kw_only=True, tag="bridge"):
     """A bridge of this host."""
 
+    #: name of the bridge
     name: Annotated[str, Meta(min_length=1, max_length=15)]
 
 
 class Rate(Config, frozen=True, kw_only=True):
     """A limit in kilobits a second, with a burst in kilobytes."""
 
+    #: kilobits a second
     kbps: Annotated[int, Meta(ge=1, le=2**31 - 1)]
+    #: kilobytes that may pass at once
     burst: Count = 0
 
 
@@ -41,7 +44,9 @@ class Disabled(Config, frozen=True, kw_only=True, tag="disabled"):
 class Locked(Config, frozen=True, kw_only=True, tag="locked"):
     """Only the VIF's MAC with these addresses passes."""
 
+    #: addresses that pass
     ipv4: list[Text] = []
+    #: addresses that pass
     ipv6: list[Text] = []
 
 
@@ -51,40 +56,62 @@ LockingMode: TypeAlias = Unlocked | Disabled | Locked
 class IpConfiguration(Config, frozen=True, kw_only=True):
     """How the guest's interface gets its addresses (CIDR notation where static)."""
 
+    #: how the guest gets its addresses
     type: Literal["none", "static", "dhcp"] = "none"
+    #: with prefix length, where static
     addresses: list[Text] = []
+    #: the default route; null: none
     gateway: Text | None = None
 
 
 class Vif(Config, frozen=True, kw_only=True):
     """The configuration of a VIF; `mac` "" is derived from VM and position."""
 
+    #: VM/NAME
     id: DeviceId
+    #: its place among the VM's VIFs; null: the next free one
     position: Position | None = None
+    #: how the guest sees it; null: the backend's natural model
     model: Text | None = None
+    #: its address; "": derived from VM and position, for ever the same
     mac: Mac = ""
+    #: largest packet
     mtu: Annotated[int, Meta(ge=68, le=65535)] = 1500
+    #: whether the cable is in
     carrier: bool = True
+    #: a limit; null: none
     rate: Rate | None = None
+    #: what it is connected to
     backend: Bridge
+    #: which packets pass
     locking_mode: LockingMode = field(default_factory=Unlocked)
+    #: what the guest is told to use
     ipv4: IpConfiguration = field(default_factory=IpConfiguration)
+    #: what the guest is told to use
     ipv6: IpConfiguration = field(default_factory=IpConfiguration)
+    #: whatever the toolstack wants to keep
     other_config: dict[str, Text] = {}
 
 
 class VifState(Fact, frozen=True, kw_only=True):
     """`device` is the host's interface, null without one."""
 
+    #: assigned to a domain
     active: bool = False
+    #: connected
     plugged: bool = False
+    #: the host's interface; null without one
     device: str | None = None
+    #: whether the guest sees a cable
     media_present: bool = False
 
 
 class VifRecord(Fact, frozen=True, kw_only=True):
     """What VIF.stat and VIF.list answer."""
 
+    #: VM/NAME
     id: str
+    #: its configuration
     config: Vif
+    #: what is observed
     state: VifState

@@ -27,7 +27,6 @@ FROM_ROOT = {
 AWAITED = {
     "how-to/service.md",
     "reference/config.md",
-    "measurements.md",
     "endurance.md",
 }
 

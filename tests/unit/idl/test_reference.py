@@ -27,8 +27,8 @@ def section(page: str, anchor: str) -> str:
 def test_a_call_shows_parameters_defaults_and_result():
     text = section("calls.md", "vm-shutdown")
     assert text.startswith("\n**T** ")
-    assert "| `id` | [VmId](types.md#vmid) |  |  |" in text
-    assert "| `force` | bool | `false` |  |" in text
+    assert "| `id` | [VmId](types.md#vmid) |  | the VM |" in text
+    assert "| `force` | bool | `false` | go the hard way where the guest does not |" in text
     assert "Result: a task, [TaskId](types.md#taskid)." in text
     assert "[DoesNotExist](errors.md#doesnotexist)" in text
 
@@ -41,6 +41,13 @@ def test_every_call_has_a_section(method: str):
 def test_a_type_shows_every_field():
     text = section("types.md", "vm")
     assert [f for f in Vm.__struct_fields__ if f"| `{f}` |" not in text] == []
+
+
+@pytest.mark.parametrize("page", ["calls.md", "types.md"])
+def test_every_parameter_and_field_has_words(page: str):
+    rows = re.findall(r"^\| (`\w+`) \| .* \| ([^|]*) \|$", PAGES[page], re.MULTILINE)
+    assert len(rows) > 100
+    assert [name for name, words in rows if not words.strip() and name != "`type`"] == []
 
 
 @pytest.mark.parametrize("name", errors.BY_NAME)
