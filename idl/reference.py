@@ -251,7 +251,9 @@ def _limits(kind: Any) -> str:
     metas = [meta for meta in get_args(kind)[1:] if isinstance(meta, Meta)]
     said = [meta.description for meta in metas if meta.description]
     for meta in metas:
-        values = {key: getattr(meta, key) for key in _LIMITS}
+        # A pattern that has words beside it is told by them.
+        shown = [key for key in _LIMITS if key != "pattern" or not meta.description]
+        values = {key: getattr(meta, key) for key in shown}
         said += [_LIMITS[key].format(value) for key, value in values.items() if value is not None]
     return ", ".join(said)
 

@@ -111,7 +111,7 @@ class Vm(Config, frozen=True, kw_only=True):
 
     #: its name for ever
     id: VmId
-    #: "": the id if it is a UUID, else derived from it.
+    #: "": the id if it is one, else derived from it
     uuid: Annotated[str, Meta(pattern=r"^$|^[0-9a-fA-F-]{36}(?!\n)$", description="a UUID")] = ""
     #: a name for people
     name: Text = ""
