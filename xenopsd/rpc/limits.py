@@ -24,7 +24,7 @@ class Limits:
     connections: int = 4096
     waits: int = 16_384
     #: Requests of one connection that are accepted before others have their turn.
-    turn: int = 100
+    turn: int = 10
     #: How long a connection that was refused may still take to read why.
     linger: float = 1.0
     #: What such a connection may still send.
