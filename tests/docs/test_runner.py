@@ -1,7 +1,7 @@
 """What runs the pages sees what it should see."""
 
 import pytest
-from rigs.pages import blocks, matches, promised, steps
+from rigs.pages import Step, blocks, matches, promised, steps
 
 PAGE = """# A page
 
@@ -69,3 +69,17 @@ def test_what_is_not_shown_does_not_match(expected: str, printed: str) -> None:
 
 def test_what_python_prints_is_promised_beside_it() -> None:
     assert promised("x = 1  # one\n    print(x)  # 1\n") == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("command", "looks"),
+    [
+        ("xenops list", True),
+        ("xenops call HOST.query | grep recovering", True),
+        ("xenops start web", False),
+        ("xenops task cancel 7", False),
+        ("make stop", False),
+    ],
+)
+def test_only_what_changes_nothing_is_repeated(command: str, looks: bool) -> None:
+    assert Step(1, command, "").looks is looks

@@ -33,8 +33,8 @@ _CHANGING = (
 
 #: Commands that only look. They are repeated until they show what the page says.
 _LOOKING = re.compile(
-    r"(xenops (list|show|queue|diagnostics|explain|attention|foreign|pool show|task (show|list))"
-    r"|curl|cat|ls)\b"
+    r"(xenops (list|show|queue|diagnostics|explain|attention|foreign|pool show|task (show|list)"
+    r"|call HOST\.query)|curl|cat|ls)\b"
 )
 
 
