@@ -6,6 +6,8 @@ can run says so by its language, `sh`, and stands in `NOT_RUN` with the reason.
 """
 
 import ast
+import configparser
+import json
 import os
 import shutil
 import subprocess
@@ -18,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from rigs.daemon import eventually
 from rigs.pages import Block, Shell, Step, blocks, end_processes_of, matches, promised, steps
 
@@ -164,8 +167,14 @@ def test_every_block_says_what_it_is(page: str) -> None:
                 assert (page, block.text.splitlines()[0]) in NOT_RUN, (
                     f"{where}: why is it not run?"
                 )
-            case "text" | "ini" | "json" | "yaml":
-                assert not block.text.startswith("$ "), f"{where}: a command is not run"
+            case "json":
+                json.loads(block.text)
+            case "yaml":
+                yaml.safe_load(block.text)
+            case "ini":
+                configparser.ConfigParser(strict=False).read_string(block.text, where)
+            case "text":
+                assert "\n$ " not in f"\n{block.text}", f"{where}: a command is not run"
             case other:
                 pytest.fail(f"{where}: a block of the language {other!r}")
 

@@ -50,6 +50,8 @@ def test_nothing_is_fetched_from_another_host(site: Path) -> None:
     for page in pages:
         for pattern in FETCHED:
             assert re.findall(pattern, page.read_text()) == [], page
+        # The theme's script would fetch what draws diagrams.
+        assert 'class="mermaid"' not in page.read_text(), page
 
 
 def test_every_call_and_error_has_its_place(site: Path) -> None:
