@@ -36,7 +36,7 @@ test: check  ## Everything: check, then the other tests, then integration with o
 docs: export NO_MKDOCS_2_WARNING = 1
 docs:  ## Build the documentation into build/site; a dead link fails it
 	@packaging/make-venv docs
-	$(BIN)/mkdocs build --strict --quiet
+	$(BIN)/mkdocs build --strict
 
 sweep: venv-test  ## Kill the daemon at every point of every operation
 	$(BIN)/python tests/crash/sweep.py

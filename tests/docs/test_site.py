@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,11 +23,11 @@ FETCHED = (
 )
 
 
-def build(place: Path) -> subprocess.CompletedProcess[str]:
+def build(place: Path, source: Path = ROOT) -> subprocess.CompletedProcess[str]:
     """What `make docs` runs, into another directory."""
     return subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(place)],
-        cwd=ROOT,
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(place)],
+        cwd=source,
         env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
         capture_output=True,
         text=True,
@@ -70,3 +71,27 @@ def test_readers_may_choose_dark(site: Path) -> None:
     home = (site / "index.html").read_text()
     assert 'data-md-color-scheme="slate"' in home
     assert 'data-md-color-scheme="default"' in home
+
+
+@pytest.mark.parametrize(
+    ("page", "text", "said"),
+    [
+        pytest.param("tutorial.md", "[x](nowhere.md)", "nowhere.md", id="no such page"),
+        pytest.param("tutorial.md", "[x](cli.md#nowhere)", "#nowhere", id="no such heading"),
+        pytest.param("tutorial.md", "[x](/cli.md)", "/cli.md", id="not relative"),
+        pytest.param("left-out.md", "# Left out", "left-out.md", id="not in the navigation"),
+    ],
+)
+def test_a_dead_link_fails_the_build(page: str, text: str, said: str, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for file in [*ROOT.glob("*.md"), ROOT / "mkdocs.yml"]:
+        shutil.copy(file, source)
+    shutil.copytree(ROOT / "docs", source / "docs")
+    with (source / "docs" / page).open("a") as opened:
+        opened.write(f"\n{text}\n")
+
+    built = build(tmp_path / "site", source)
+
+    assert built.returncode != 0
+    assert said in built.stdout + built.stderr
