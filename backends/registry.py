@@ -1,7 +1,10 @@
 """Backends by name: entry points of the group `xenopsd.backends`."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.metadata import entry_points
+
+from msgspec import Struct
 
 from backends.interface import Available, Plugin, Unavailable
 
@@ -29,6 +32,16 @@ def probe() -> Mapping[str, Available | Unavailable]:
         except ImportError as error:
             answers[entry.name] = Unavailable(f"{error.name or entry.value} is not installed")
     return answers
+
+
+def options() -> Mapping[str, type[Struct]]:
+    """The section of the configuration of each backend that can be imported."""
+    found: dict[str, type[Struct]] = {}
+    for entry in entry_points(group=GROUP):
+        # What cannot be imported is told by `probe`.
+        with suppress(ImportError):
+            found[entry.name] = entry.load()().options
+    return found
 
 
 def best(answers: Mapping[str, Available | Unavailable]) -> str:

@@ -2,9 +2,9 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 import structlog
@@ -13,6 +13,7 @@ import uvloop
 from backends import registry
 from xenopsd import config as configuration
 from xenopsd import log as logging
+from xenopsd.check import NEXT_STEP, check, report
 from xenopsd.config import Config, ConfigError
 from xenopsd.daemon import Daemon
 from xenopsd.startup import StartFailed, choose_backend, lock_state, open_sockets
@@ -28,8 +29,13 @@ log = structlog.get_logger(__name__)
 @click.option("--run-dir", metavar="DIR", help="Where the sockets are; it stands for the host.")
 @click.option("--workers", type=int, metavar="N", help="Size of the worker pool, 1 to 1024.")
 @click.option("--debug", is_flag=True, default=None, help="Offer the DEBUG calls.")
+@click.option(
+    "--check-config",
+    is_flag=True,
+    help="Print every value that counts and where it comes from, and start nothing.",
+)
 @click.version_option(package_name="xenopsd")
-def main(file: str | None, **options: Any) -> None:
+def main(file: str | None, *, check_config: bool, **options: Any) -> None:
     """The per-host virtual machine manager, in the foreground; logs go to stderr.
 
     \b
@@ -37,25 +43,23 @@ def main(file: str | None, **options: Any) -> None:
       xenopsd                                  the best backend of this machine
       xenopsd --backend simulator --debug      for the author of a toolstack
       xenopsd --instance test --workers 1      a second instance, with one worker
+      xenopsd --check-config                   what would count, and where it comes from
     """  # noqa: D301  # click's own mark
-    read = partial(
-        configuration.read,
-        options,
-        dict(os.environ),
-        root=os.geteuid() == 0,
-        file=file,
-        backends=tuple(registry.probe()),
-    )
+    read = partial(_read, options, file)
     try:
         config = read()
-        logging.setup(config.log.level)
-        _check_backend_section(config)
+    except ConfigError as error:
+        _refuse(f"{error}\n{NEXT_STEP}")
+    if check_config:
+        click.echo(report(config, registry.options()))
+        return
+    logging.setup(config.log.level)
+    try:
         held = lock_state(config)
         listeners = open_sockets(config)
         backend = choose_backend(config)
-    except (ConfigError, StartFailed) as error:
-        click.echo(f"xenopsd: {error}", err=True)
-        sys.exit(1)
+    except StartFailed as error:
+        _refuse(str(error))
     uvloop.run(_serve(config, backend, listeners, read))
     # Released by the end of the process, as it would be by a crash.
     os.close(held.descriptor)
@@ -65,10 +69,23 @@ def main(file: str | None, **options: Any) -> None:
     os._exit(0)
 
 
-def _check_backend_section(config: Config) -> None:
-    """An unknown key of a backend's own section is an error at start, not when it is opened."""
-    for name in config.backends:
-        configuration.section(config, name, registry.load(name).options)
+def _read(options: Mapping[str, Any], file: str | None) -> Config:
+    """The configuration, checked as far as that goes without a start. Raises ConfigError."""
+    config = configuration.read(
+        options,
+        dict(os.environ),
+        root=os.geteuid() == 0,
+        file=file,
+        backends=tuple(registry.probe()),
+    )
+    # Here and at a reload, not when the backend is opened: a mistake must not pass until then.
+    check(config, registry.options())
+    return config
+
+
+def _refuse(reason: str) -> NoReturn:
+    click.echo(f"xenopsd: {reason}", err=True)
+    sys.exit(1)
 
 
 async def _serve(config: Config, backend: Any, listeners: Sequence[Any], read: Any) -> None:

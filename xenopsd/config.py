@@ -34,16 +34,20 @@ class ConfigError(Exception):
 
     def __init__(self, where: str, reason: str) -> None:
         super().__init__(f"{where}: {reason}")
+        self.where = where
 
 
-def _fixed(text: str, **limits: Any) -> Meta:
+def _fixed(text: str, unit: str = "", **limits: Any) -> Meta:
     """A key that counts from the next start on."""
-    return Meta(description=text, extra={"live": False}, **limits)
+    return Meta(description=text, extra={"live": False, "unit": unit}, **limits)
 
 
-def _live(text: str, **limits: Any) -> Meta:
+def _live(text: str, unit: str = "", **limits: Any) -> Meta:
     """A key that is read again at SIGHUP."""
-    return Meta(description=text, extra={"live": True}, **limits)
+    return Meta(description=text, extra={"live": True, "unit": unit}, **limits)
+
+
+_SECONDS = "seconds"
 
 
 class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -79,7 +83,7 @@ class Journal(Section, frozen=True, kw_only=True):
 class Memory(Section, frozen=True, kw_only=True):
     """How much of the host's memory VMs may have."""
 
-    host_reserve: Annotated[int, _live("bytes kept for the host", ge=0, le=2**62)] = 0
+    host_reserve: Annotated[int, _live("memory kept for the host", "bytes", ge=0, le=2**62)] = 0
     overcommit: Annotated[
         float, _live("VMs may have so many times what the host has", gt=0, le=1000)
     ] = 1.0
@@ -90,43 +94,47 @@ _UNDER = "clients may name paths under these directories alone"
 
 
 class Paths(Section, frozen=True, kw_only=True):
-    """By default STATE/images, /var/lib/xenopsd/images and /dev/disk."""
+    """What a backend may open for clients. The simulator opens no path of the host."""
 
-    disks: Annotated[Roots, _live(f"disks: {_UNDER}")]
-    kernels: Annotated[Roots, _live(f"kernels and ramdisks: {_UNDER}")]
-    images: Annotated[Roots, _live(f"suspend images: {_UNDER}")]
-
-
-_Wait: TypeAlias = float
+    disks: Annotated[Roots, _fixed(f"disks: {_UNDER}")]
+    kernels: Annotated[Roots, _fixed(f"kernels and ramdisks: {_UNDER}")]
+    images: Annotated[Roots, _fixed(f"suspend images: {_UNDER}")]
 
 
 class Deadlines(Section, frozen=True, kw_only=True):
-    """Seconds after which something is given up."""
+    """After how long something is given up."""
 
-    short: Annotated[_Wait, _live("a short micro-op, on a worker", gt=0, le=86400)] = 10.0
-    job: Annotated[_Wait, _live("a job, such as save, restore, migrate", gt=0, le=864000)] = 1200.0
+    short: Annotated[float, _live("a short micro-op, on a worker", _SECONDS, gt=0, le=86400)] = (
+        10.0
+    )
+    job: Annotated[
+        float, _live("a job, such as save, restore, migrate", _SECONDS, gt=0, le=864000)
+    ] = 1200.0
     stuck_grace: Annotated[
-        _Wait, _live("a stuck call that was asked to break off", gt=0, le=3600)
+        float, _fixed("a stuck call that was asked to break off", _SECONDS, gt=0, le=3600)
     ] = 2.0
     shutdown_ack: Annotated[
-        _Wait, _live("a guest that was asked to shut down and has not answered", gt=0, le=3600)
+        float,
+        _live("a guest that was asked to shut down and has not answered", _SECONDS, gt=0, le=3600),
     ] = 60.0
-    hook: Annotated[_Wait, _live("a hook", gt=0, le=86400)] = 60.0
-    hotplug: Annotated[_Wait, _live("a guest that should take or let go", gt=0, le=3600)] = 30.0
-    kill: Annotated[_Wait, _live("a domain that should be gone", gt=0, le=3600)] = 30.0
-    drain: Annotated[_Wait, _live("running micro-ops at SIGTERM", ge=0, le=3600)] = 5.0
+    hook: Annotated[float, _live("a hook", _SECONDS, gt=0, le=86400)] = 60.0
+    hotplug: Annotated[
+        float, _live("a guest that should take or let go", _SECONDS, gt=0, le=3600)
+    ] = 30.0
+    kill: Annotated[float, _live("a domain that should be gone", _SECONDS, gt=0, le=3600)] = 30.0
+    drain: Annotated[float, _live("running micro-ops at SIGTERM", _SECONDS, ge=0, le=3600)] = 5.0
 
 
 class CrashLoop(Section, frozen=True, kw_only=True):
     """A VM that crashes soon after its start is not started again."""
 
-    window: Annotated[float, _live("seconds that count as soon", ge=0, le=86400)] = 120.0
+    window: Annotated[float, _live("what counts as soon", _SECONDS, ge=0, le=86400)] = 120.0
 
 
 class Reboot(Section, frozen=True, kw_only=True):
     """A VM that reboots soon after its start waits."""
 
-    delay: Annotated[float, _live("seconds that it waits", ge=0, le=3600)] = 15.0
+    delay: Annotated[float, _live("how long it waits", _SECONDS, ge=0, le=3600)] = 15.0
 
 
 class Hooks(Section, frozen=True, kw_only=True):
@@ -138,7 +146,7 @@ class Hooks(Section, frozen=True, kw_only=True):
 class Tasks(Section, frozen=True, kw_only=True):
     """Tasks that have ended."""
 
-    keep: Annotated[int, _live("how many ended tasks are kept", ge=0, le=10_000_000)] = 10_000
+    keep: Annotated[int, _fixed("how many ended tasks are kept", ge=0, le=10_000_000)] = 10_000
 
 
 class Keys(Section, frozen=True, kw_only=True):
@@ -163,7 +171,7 @@ class Keys(Section, frozen=True, kw_only=True):
             le=1024,
         ),
     ] = 4
-    jobs: Annotated[int, _live("how many jobs may run at a time", ge=1, le=1024)] = 8
+    jobs: Annotated[int, _fixed("how many jobs may run at a time", ge=1, le=1024)] = 8
     debug: Annotated[bool, _fixed("offer the DEBUG calls")] = False
     log: Log = Log()
     socket: Socket = Socket()
@@ -178,10 +186,11 @@ class Keys(Section, frozen=True, kw_only=True):
 
 
 class Config(Keys, frozen=True, kw_only=True):
-    """The keys' values, where those that were chosen come from, and the backends' sections
-    as they were written.
+    """The keys' values, where those that were chosen come from (`file` is the one that was
+    read), and the backends' sections as they were written.
     """
 
+    file: Path | None = None
     origins: dict[str, Origin] = {}
     backends: dict[str, dict[str, Any]] = {}
 
@@ -199,6 +208,7 @@ class Key:
     default: Any
     text: str
     live: bool
+    unit: str
 
     @property
     def variable(self) -> str:
@@ -206,19 +216,27 @@ class Key:
         return PREFIX + self.name.replace(".", "_").upper()
 
 
-def _keys(section: type[Struct], prefix: str = "") -> Iterator[Key]:
+def keys(section: type[Struct], prefix: str = "") -> Iterator[Key]:
+    """The keys that a section declares, a backend's options among them."""
     for f in fields(section):
         name = prefix + f.name
         if isinstance(f.type, type) and issubclass(f.type, Section):
-            yield from _keys(f.type, f"{name}.")
+            yield from keys(f.type, f"{name}.")
         else:
-            meta: Meta = get_args(f.type)[1]
-            live = bool(meta.extra and meta.extra["live"])
-            yield Key(name, f.type, f.default, meta.description or "", live)
+            meta = next((one for one in get_args(f.type) if isinstance(one, Meta)), Meta())
+            extra = meta.extra or {}
+            yield Key(
+                name,
+                f.type,
+                f.default,
+                meta.description or "",
+                live=extra.get("live", False),
+                unit=extra.get("unit", ""),
+            )
 
 
 #: Every key by its name.
-KEYS: Mapping[str, Key] = {key.name: key for key in _keys(Keys)}
+KEYS: Mapping[str, Key] = {key.name: key for key in keys(Keys)}
 _SECTIONS = frozenset(name.partition(".")[0] for name in KEYS if "." in name)
 _VARIABLES: Mapping[str, Key] = {key.variable: key for key in KEYS.values()}
 
@@ -257,6 +275,7 @@ def load(
     built: Keys = _built(Keys, values)
     return Config(
         **{name: getattr(built, name) for name in built.__struct_fields__},
+        file=None if path is None else Path(path),
         origins={one.key: one.origin for one in chosen},
         backends=_raw(chosen, backends),
     )
@@ -310,7 +329,7 @@ def section(config: Config, name: str, kind: type[T]) -> T:
 
 def changes(old: Config, new: Config) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The keys that differ: those that take effect now, and those that need a restart."""
-    differing = [key for key in KEYS.values() if _get(old, key.name) != _get(new, key.name)]
+    differing = [key for key in KEYS.values() if setting(old, key.name) != setting(new, key.name)]
     sections = sorted(
         f"{name}.{key}"
         for name in {*old.backends, *new.backends}
@@ -436,7 +455,8 @@ def _raw(chosen: Collection[_Chosen], backends: Collection[str]) -> dict[str, di
     return sections
 
 
-def _get(config: Config, name: str) -> Any:
+def setting(config: Config, name: str) -> Any:
+    """What a key is set to; `name` has dots."""
     found: Any = config
     for part in name.split("."):
         found = getattr(found, part)

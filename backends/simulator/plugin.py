@@ -8,6 +8,7 @@ acts in it from outside.
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -44,10 +45,21 @@ FEATURES = frozenset(
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`world`: its directory, STATE/simulator by default; `memory_total`: bytes of the host."""
+    """The section of the configuration. All of it counts when the world is opened."""
 
-    world: str | None = None
-    memory_total: int = 16 * 2**40
+    world: Annotated[
+        str | None,
+        msgspec.Meta(
+            description="directory of the world; null: STATE/simulator", extra={"live": False}
+        ),
+    ] = None
+    memory_total: Annotated[
+        int,
+        msgspec.Meta(
+            description="memory that the host seems to have",
+            extra={"live": False, "unit": "bytes"},
+        ),
+    ] = 16 * 2**40
 
 
 class Simulator:

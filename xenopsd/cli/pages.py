@@ -5,7 +5,7 @@ What a command says of itself in `--help` is all there is; nothing is written tw
 
 import inspect
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -138,6 +138,25 @@ def manual(page: Page) -> str:
     lines += _roff_list("ENVIRONMENT", _ENVIRONMENT.items()) if top else []
     lines += [] if top else [".SH SEE ALSO", ".BR xenops (1)"]
     return "\n".join(lines) + "\n"
+
+
+def daemon_manual(page: Page, lists: Mapping[str, Iterable[tuple[str, str]]]) -> str:
+    """The man page of the daemon: what its `--help` says, and lists of names and words."""
+    lines = [
+        f'.TH "{page.name.upper()}" "8" "" "xenopsd" "System Administration"',
+        ".nh",
+        ".SH NAME",
+        f"{_roff(page.name)} \\- {_roff(page.summary.rstrip('.'))}",
+        ".SH SYNOPSIS",
+        f".B {_roff(page.usage)}",
+        ".SH DESCRIPTION",
+        _roff(page.summary),
+        *(line for paragraph in page.prose for line in (".PP", _roff(paragraph))),
+        *_roff_list("OPTIONS", page.options),
+        *(line for title, pairs in lists.items() for line in _roff_list(title, pairs)),
+        *_roff_examples(page.examples),
+    ]
+    return "\n".join([*lines, ".SH SEE ALSO", ".BR xenops (1)"]) + "\n"
 
 
 def _roff_command(page: Page) -> Iterator[str]:
