@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NoReturn
 
@@ -94,16 +94,20 @@ async def _serve(config: Config, backend: Any, listeners: Sequence[Any], read: A
     await daemon.run()
 
 
-def _reload(daemon: Daemon, read: Any) -> None:
-    """SIGHUP: take what can be taken live, say what needs a restart, keep all on an error."""
+def _reload(daemon: Daemon, read: Callable[[], Config]) -> str:
+    """SIGHUP: take what can be taken live and say what needs a restart, or keep all on an error.
+
+    Returns what an administrator should know, for the status of the service.
+    """
     try:
         new = read()
     except ConfigError as error:
         log.error("reload_refused", reason=str(error))
-        return
+        return f"the configuration is refused and the old one goes on: {error}"
     live, restart = configuration.changes(daemon.config, new)
     log.info("reloaded", live=list(live), restart_needed=list(restart))
-    daemon.apply(new)
+    daemon.apply(configuration.taken(daemon.config, new))
+    return f"restart needed for {', '.join(restart)}" if restart else ""
 
 
 if __name__ == "__main__":

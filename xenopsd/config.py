@@ -272,13 +272,17 @@ def load(
     ]
     found = {one.key: _value(one) for one in chosen if one.key in KEYS}
     values = _defaults(found, places(environ, root=root)) | found
-    built: Keys = _built(Keys, values)
-    return Config(
-        **{name: getattr(built, name) for name in built.__struct_fields__},
+    return _config(
+        values,
         file=None if path is None else Path(path),
         origins={one.key: one.origin for one in chosen},
         backends=_raw(chosen, backends),
     )
+
+
+def _config(values: Mapping[str, Any], **beside: Any) -> Config:
+    built: Keys = _built(Keys, values)
+    return Config(**{name: getattr(built, name) for name in built.__struct_fields__}, **beside)
 
 
 def read(
@@ -338,6 +342,20 @@ def changes(old: Config, new: Config) -> tuple[tuple[str, ...], tuple[str, ...]]
     )
     live = tuple(key.name for key in differing if key.live)
     return live, (*(key.name for key in differing if not key.live), *sections)
+
+
+def taken(old: Config, new: Config) -> Config:
+    """What runs after a reload: `new` where a key is live, else still `old`.
+
+    So the next reload, too, finds that a restart is needed.
+    """
+    of = {key.name: new if key.live else old for key in KEYS.values()}
+    return _config(
+        {name: setting(config, name) for name, config in of.items()},
+        file=new.file,
+        origins={name: config.origin(name) for name, config in of.items()},
+        backends=old.backends,
+    )
 
 
 def pool_size(config: Config, remembered: int | None) -> int:

@@ -54,6 +54,7 @@ from xenopsd.rpc.listener import Listener
 from xenopsd.rpc.server import Server, raise_descriptor_limit
 from xenopsd.service import Service, fresh_epoch
 from xenopsd.state import State
+from xenopsd.supervision import Supervision
 from xenopsd.tasks import Tasks
 from xenopsd.updatelog import UpdateLog
 from xenopsd.updates import Updates
@@ -90,7 +91,7 @@ class Daemon:
         self._bridge = Bridge(self._loop)
         self._stopping = asyncio.Event()
         self._open = asyncio.Event()
-        self._notifier = Notifier(os.environ)
+        self._supervision = Supervision(Notifier(os.environ), self._doing)
         drop_from_children()
         self._killpoints = KillPoints(os.environ)
         self.epoch = fresh_epoch()
@@ -183,7 +184,6 @@ class Daemon:
             claims=self._claims,
             state=self.state,
             remembering=self._remembering,
-            notifier=self._notifier,
             ending=self._ending,
             opened=self._open.set,
         )
@@ -251,8 +251,10 @@ class Daemon:
             f"({self._backend_name}) is ready at {self._listeners[0].path}",
             flush=True,
         )
-        self._notifier.tell("READY=1", f"STATUS=recovering {self.state.recovering} VMs")
+        self._supervision.ready()
+        supervised = asyncio.create_task(self._supervision.run())
         await self._stopping.wait()
+        supervised.cancel()
         await self._stop()
 
     def stop(self) -> None:
@@ -263,7 +265,7 @@ class Daemon:
         """No new work; running micro-ops get `deadlines.drain`; every VM stays as it is."""
         log.info("stopping", epoch=self.epoch)
         self._ending.set()
-        self._notifier.tell("STOPPING=1")
+        self._supervision.stopping()
         drain = self.config.deadlines.drain
         await asyncio.to_thread(self._pool.stop, drain)
         await asyncio.to_thread(self._intake.close, 1.0)
@@ -318,12 +320,20 @@ class Daemon:
         with suppress(TimeoutError):
             await asyncio.wait_for(self._open.wait(), seconds)
 
+    def _doing(self) -> str:
+        if self.state.recovering:
+            return f"recovering {self.state.recovering} VMs"
+        return f"{len(self._inventory)} VMs, {self.state.accepted} operations"
+
     def _reload(self) -> None:
         log.info("reload_requested")
-        self.reload()
+        with self._supervision.reloading() as reload:
+            reload.note = self.reload()
 
-    def reload(self) -> None:
-        """Re-read the configuration; replaced by the main module, which knows its sources."""
+    def reload(self) -> str:
+        """Read the configuration again and say what is to be known of that; replaced by the main
+        module, which knows its sources."""
+        return ""
 
     def apply(self, config: Config) -> None:
         """Take what a new configuration may change of a running daemon."""

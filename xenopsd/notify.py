@@ -12,6 +12,11 @@ class Notifier:
         address = environ.get("NOTIFY_SOCKET", "")
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
 
+    @property
+    def heard(self) -> bool:
+        """Whether there is somebody to tell."""
+        return bool(self._address)
+
     def tell(self, *lines: str) -> None:
         """READY=1, STATUS=…, STOPPING=1, WATCHDOG=1, …"""
         if not self._address:
@@ -25,6 +30,18 @@ class Notifier:
             return
 
 
+#: What the service manager told us alone.
+_OURS = (
+    "NOTIFY_SOCKET",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+    "LISTEN_PID",
+    "LISTEN_FDS",
+    "LISTEN_FDNAMES",
+)
+
+
 def drop_from_children() -> None:
-    """No child of the daemon may speak for it."""
-    os.environ.pop("NOTIFY_SOCKET", None)
+    """No child of the daemon may speak for it, nor take its sockets for its own."""
+    for name in _OURS:
+        os.environ.pop(name, None)

@@ -31,7 +31,6 @@ from xenopsd.errands import start
 from xenopsd.execution import Execution, Recover
 from xenopsd.executor import Executor
 from xenopsd.inventory import Entry
-from xenopsd.notify import Notifier
 from xenopsd.operations import UNKNOWN, Operations
 from xenopsd.perform import Performer
 from xenopsd.record import VmExtra
@@ -64,7 +63,6 @@ class Recovery:
         claims: Claims,
         state: State,
         remembering: Remembering,
-        notifier: Notifier,
         ending: threading.Event,
         opened: Callable[[], None],
     ) -> None:
@@ -76,7 +74,6 @@ class Recovery:
         self._claims = claims
         self._state = state
         self._remembering = remembering
-        self._notifier = notifier
         self._ending = ending
         self._tell_opened = opened
         self._context = executor.context
@@ -263,6 +260,7 @@ class Recovery:
             grow=self._context.memory.grow,
             resized=self._context.memory.set,
             forget=self._operations.forgotten,
+            restock=partial(self._stock.retake, backend),
         )
 
     def _opened(self, backend: Backend, host: HostStat, console: str | None) -> None:
@@ -305,7 +303,6 @@ class Recovery:
             left, starting = self._state.recovering, self._starting
         if left == 0:
             self._updates.touch("host", HOST_ID)
-            self._notifier.tell(f"STATUS={len(self._inventory)} VMs")
             log.info("recovered", vms=len(self._inventory))
             if starting == 0:
                 self._all_settled()

@@ -15,6 +15,7 @@ from xenopsd.config import (
     pool_size,
     read,
     section,
+    taken,
 )
 
 FILE = "/etc/xenopsd/default.toml"
@@ -271,6 +272,22 @@ def test_changes_are_live_or_need_a_restart():
     new = config("debug = true\n[log]\nlevel = 'error'\n[simulator]\nworld = '/b'")
     assert changes(old, new) == (("workers", "log.level"), ("debug", "simulator.world"))
     assert changes(old, old) == ((), ())
+
+
+def test_a_reload_takes_the_live_keys_alone():
+    old = config("workers = 2\n[log]\nlevel = 'error'\n[simulator]\nworld = '/a'")
+    new = config("workers = 3\njobs = 9\n[simulator]\nworld = '/b'")
+    running = taken(old, new)
+    assert (running.workers, running.jobs, running.log.level) == (3, 8, "info")
+    assert running.backends == {"simulator": {"world": "/a"}}
+    assert (running.origin("workers"), running.origin("jobs")) == ("file", "default")
+
+
+def test_the_next_reload_still_finds_that_a_restart_is_needed():
+    old, new = config(), config("jobs = 9\n[simulator]\nworld = '/b'")
+    once = taken(old, new)
+    assert changes(once, new) == ((), ("jobs", "simulator.world"))
+    assert changes(once, old) == ((), ())
 
 
 def test_every_key_is_explained_and_has_a_variable_of_its_own():
