@@ -212,6 +212,14 @@ class VmCalls(Protocol):
     def set_xsdata(self, call: Call, vm: Vm, xsdata: Mapping[str, str]) -> None:
         """Replace the guest-visible pairs."""
 
+    def adopt(self, call: Call, vm: Vm, domain: str) -> None:
+        """Have the domain with this id bear our mark for this VM, and the call's incarnation
+        (its own where it has one). Its devices are the VM's of the same names. It runs on.
+
+        Raises DoesNotExist without such a domain, AlreadyExists where the VM has another one,
+        Unimplemented.
+        """
+
     def remove(self, call: Call, vm: VmId, vbds: Sequence[Vbd]) -> None:
         """Drop every layer of these VBDs, which are in no domain; with the VM halted, also what
         else is kept of it. Nothing where there is none."""

@@ -144,6 +144,15 @@ class VmCoredump(_MicroOp, frozen=True, kw_only=True, tag="vm_coredump"):
     path: str
 
 
+class VmAdopt(_MicroOp, frozen=True, kw_only=True, tag="vm_adopt"):
+    """Have a domain that was not ours bear this VM's mark; `vcpus` and `memory` (the most it may
+    have, in bytes) are what it runs with."""
+
+    domain: str
+    vcpus: int
+    memory: int
+
+
 class VmPreserve(_MicroOp, frozen=True, kw_only=True, tag="vm_preserve"):
     """Keep the stopped domain as it is, to be looked at."""
 
@@ -278,6 +287,7 @@ MicroOp: TypeAlias = (
     | VmSpendImage
     | VmUnspendImage
     | VmCoredump
+    | VmAdopt
     | VmPreserve
     | VmSetVcpus
     | VmSetMemory
@@ -422,6 +432,7 @@ def inverse(op: MicroOp) -> tuple[MicroOp, ...]:  # noqa: PLR0911, PLR0912, C901
             | VmRestore()
             | VmUnspendImage()
             | VmCoredump()
+            | VmAdopt()
             | VmPreserve()
             | VmRemoveLayers()
             | VmRemoveDevice()

@@ -22,7 +22,9 @@ from idl.errors import (
     DoesNotExist,
     HypervisorError,
     Interrupted,
+    InvalidParameter,
     MetadataCorrupt,
+    OwnedByAnother,
     Unimplemented,
     from_object,
 )
@@ -39,7 +41,7 @@ from xenopsd.executor import Executor
 from xenopsd.inventory import Entry
 from xenopsd.microop import Hook, MicroOp
 from xenopsd.perform import Performer
-from xenopsd.plan import guest, planner, recovery
+from xenopsd.plan import adoption, guest, planner, recovery
 from xenopsd.plan.plan import Plan, Segment, Snapshot, rest
 from xenopsd.reconcile import Facts, OpenPlan, Repair, Verdict, reconcile
 from xenopsd.record import VmExtra
@@ -105,6 +107,11 @@ class Operations:
         self._admit(request, entry)
         if isinstance(request, calls.Queued):
             return self._configure(request, execution, entry)
+        return self._operate(request, entry)
+
+    def _operate(self, request: Any, entry: Entry) -> Plan:
+        if isinstance(request, calls.VmAdopt):
+            return self._adopt(request, entry)
         assert isinstance(request, calls.Operation)
         snapshot = self._snapshot(entry)
         if snapshot.lost:
@@ -281,6 +288,27 @@ class Operations:
                 reason=f"VM {entry.id} needs attention ({entry.attention.reason}); "
                 "settle it with VM.shutdown (hard), VM.destroy, VM.adopt or VM.forget",
             )
+
+    def _adopt(self, call: calls.VmAdopt, entry: Entry) -> Plan:
+        domain = self._foreign(call.domain, entry)
+        snapshot = self._snapshot(entry)
+        return adoption.adopted(snapshot, domain, doubted=entry.attention is not None)
+
+    def _foreign(self, id: str, entry: Entry) -> Domain:
+        """A domain that nobody else has. Raises DoesNotExist, OwnedByAnother, InvalidParameter."""
+        domains = self._performer.backend.host.domains()
+        domain = next((found for found in domains if found.id == id), None)
+        if domain is None:
+            raise DoesNotExist(kind="domain", id=id)
+        if domain.instance not in (None, self._performer.instance):
+            raise OwnedByAnother(id=id, instance=domain.instance)
+        if domain.vm in (None, entry.id):
+            return domain
+        known = self.executor.context.inventory.get(domain.vm) is not None
+        reason = f"domain {id} is that of VM {domain.vm}"
+        if not known:
+            reason += ", which was forgotten: add a VM of that id and have it adopt the domain"
+        raise InvalidParameter(name="domain", reason=reason)
 
     def _snapshot(self, entry: Entry) -> Snapshot:
         """The VM as it is now: looked at afresh."""

@@ -47,6 +47,8 @@ class Performer:
     resized: Callable[[VmId, int], None]
     forget: Callable[[Entry], None]
     memory_timeout: float = 20.0
+    #: Looks at the host again: what is foreign has changed.
+    restock: Callable[[], None] = lambda: None
 
     def perform(self, entry: Entry, op: MicroOp, call: BackendCall) -> Waiting | None:
         """Have one micro-op's effect.
@@ -119,6 +121,9 @@ class Performer:
                 backend.vm.drop_image(call, vm, Path(image))
             case microop.VmCoredump(path=path):
                 backend.vm.coredump(call, vm, Path(path))
+            case microop.VmAdopt(domain=domain):
+                backend.vm.adopt(call, vm, domain)
+                self._adopted(entry.id)
             case microop.VmPreserve():
                 pass
             case microop.VmSetVcpus(vcpus=vcpus):
@@ -162,6 +167,13 @@ class Performer:
                 if pci := _device(meta.pcis, id):
                     return backend.pci.unplug(call, vm, pci, force=force)
         return None
+
+    def _adopted(self, vm: VmId) -> None:
+        """Its memory is this VM's from now on, and it is nobody's stranger any more."""
+        domain = self.backend.host.domain(vm)
+        if domain is not None:
+            self.resized(vm, max(domain.memory_target, domain.memory_actual))
+        self.restock()
 
     def _runs_no_more(self, vm: VmId) -> bool:
         domain = self.backend.host.domain(vm)

@@ -85,7 +85,7 @@ def pending(meta: Metadata, extra: VmExtra) -> dict[str, Difference]:
     }
 
 
-def advanced(  # noqa: PLR0911, C901  # one arm a micro-op
+def advanced(  # noqa: PLR0911, PLR0912, C901  # one arm a micro-op
     extra: VmExtra, op: MicroOp, *, incarnation: str | None, vm: Vm, boot: str, now: float
 ) -> VmExtra:
     """The running configuration after a micro-op has had its effect.
@@ -120,6 +120,16 @@ def advanced(  # noqa: PLR0911, C901  # one arm a micro-op
         case microop.VmDropImage():
             gone = extra.incarnation is None
             return replace(extra, image=None, running=None if gone else extra.running)
+        case microop.VmAdopt(vcpus=vcpus, memory=memory):
+            return replace(
+                extra,
+                incarnation=incarnation,
+                boot=boot,
+                settled=False,
+                preserved=None,
+                running=_as_found(vm, vcpus, memory),
+                last_start_time=None,
+            )
         case microop.VmPreserve():
             return replace(extra, preserved=incarnation)
         case microop.VmRecord(object=object, changes=changes) if object == vm.id:
@@ -133,6 +143,18 @@ def advanced(  # noqa: PLR0911, C901  # one arm a micro-op
             return replace(extra, running=replace(extra.running, xsdata=xsdata))
         case _:
             return extra
+
+
+def _as_found(vm: Vm, vcpus: int, memory: int) -> Vm:
+    """The configuration of a domain that others have started: what differs shows as pending."""
+    return replace(
+        vm,
+        vcpus=vcpus or vm.vcpus,
+        vcpu_max=max(vm.vcpu_max, vcpus),
+        memory_static_max=memory or vm.memory_static_max,
+        memory_dynamic_max=memory or vm.memory_dynamic_max,
+        memory_dynamic_min=min(vm.memory_dynamic_min or 0, memory or vm.memory_static_max),
+    )
 
 
 def altered(record: S, changes: dict[str, Any]) -> S:

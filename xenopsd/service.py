@@ -135,7 +135,7 @@ class Service:
         known = self._known_task(call)
         if known is not None:
             return known
-        if isinstance(call, calls.VmMigrate | calls.VmAdopt):
+        if isinstance(call, calls.VmMigrate):
             raise Unimplemented(what=call.method, backend=self._state.backend_name)
         subject, entry = self._subject(call)
         self._admit(call, entry)

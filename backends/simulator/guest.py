@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from backends.interface import StopReason
 from backends.simulator.record import LEAST_RUN, Record, vcpu_seconds
 from idl.errors import BadPowerState, InvalidParameter
+from idl.ids import VmId, name_of
 from idl.vm import Vm
 
 
@@ -28,6 +29,19 @@ def created(
         guest=str(vm.guest.__struct_config__.tag),
         memory_target=memory,
         memory_limit=max(memory, vm.memory_static_max),
+    )
+
+
+def adopted(record: Record, vm: VmId, *, instance: str, incarnation: str) -> Record:
+    """With the mark of a VM, and devices of its."""
+    return replace(
+        record,
+        vm=vm,
+        instance=instance,
+        incarnation=incarnation,
+        vbds={f"{vm}/{name_of(id)}": vbd for id, vbd in record.vbds.items()},
+        vifs={f"{vm}/{name_of(id)}": vif for id, vif in record.vifs.items()},
+        pcis={f"{vm}/{name_of(id)}": pci for id, pci in record.pcis.items()},
     )
 
 

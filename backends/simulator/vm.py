@@ -1,6 +1,7 @@
 """Micro-ops on simulated domains."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
 
@@ -53,6 +54,40 @@ class VmOps(MicroOps):
                 held.write(record)
             elif not machine.bears_our_mark(found, vm.id) or found.incarnation != call.incarnation:
                 raise AlreadyExists(kind="domain", id=found.id)
+
+    @micro_op
+    def adopt(self, call: Call, vm: Vm, domain: str) -> None:
+        machine = self.machine
+        places = {place for place, record in machine.world.places() if record.id == domain}
+        with ExitStack() as stack:
+            # In order: two adoptions that cross do not wait for each other.
+            held = {
+                place: stack.enter_context(machine.world.hold(place, make=place == vm.id))
+                for place in sorted({*places, vm.id})
+            }
+            here, there = held.pop(vm.id), list(held.values())
+            found = here.record or next((other.record for other in there if other.record), None)
+            if found is None:
+                raise DoesNotExist(kind="domain", id=domain)
+            if found.id != domain:
+                raise AlreadyExists(kind="domain", id=found.id)
+            record = guest.adopted(
+                found, vm.id, instance=machine.instance, incarnation=call.incarnation
+            )
+            self._enter(record, call.incarnation)
+            here.write(record)
+            # Cut here the domain stands in two places; repeated, it leaves the elder one.
+            for other in there:
+                other.write(None)
+
+    def _enter(self, record: Record, incarnation: str) -> None:
+        """Note every device of an adopted domain as plugged."""
+        for id in record.vbds:
+            self.machine.ledger.enter("vbd", id, incarnation)
+        for id in record.vifs:
+            self.machine.ledger.enter("vif", id, incarnation)
+        for id in record.pcis:
+            self.machine.ledger.enter("pci", id, incarnation)
 
     @micro_op
     def build(

@@ -121,11 +121,16 @@ class World:
 
     def records(self) -> Iterator[Record]:
         """Every domain. Raises HypervisorError where one is damaged."""
+        return (record for _, record in self.places())
+
+    def places(self) -> Iterator[tuple[str, Record]]:
+        """Every domain with the VM whose place it stands in. Raises HypervisorError where one
+        is damaged."""
         for name in os.listdir(self._domains):  # noqa: PTH208  # by descriptor
             if name.endswith(SUFFIX) and not name.startswith("."):
                 record = self._read(name)
                 if record is not None:
-                    yield record
+                    yield name.removesuffix(SUFFIX), record
 
     def _read(self, name: str) -> Record | None:
         try:

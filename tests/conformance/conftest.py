@@ -121,6 +121,9 @@ class Subject:
     def destroy(self) -> None:
         self.done(lambda: self.backend.vm.destroy(self.call("vm_destroy"), self.vm))
 
+    def adopt(self, domain: str) -> None:
+        self.backend.vm.adopt(self.call("vm_adopt"), self.vm, domain)
+
     def pause(self) -> None:
         self.backend.vm.pause(self.call("vm_pause"), self.vm)
 

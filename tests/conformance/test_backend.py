@@ -363,6 +363,33 @@ def test_the_domain_of_another_instance_is_listed_and_left_alone(
     theirs.remove()
 
 
+def test_a_domain_is_adopted_and_runs_on(backend, open_backend, guests, subject_of):
+    vm = guests.vm("conformance-adopted", guests.guest_type())
+    theirs = subject_of(open_backend("other"), vm)
+    theirs.started()
+    before = theirs.alive
+    ours = subject_of(backend, vm)
+    ours.incarnation = theirs.incarnation
+    # Twice: the first may have been cut after it was done.
+    for _ in range(2):
+        ours.adopt(before.id)
+        found = ours.alive
+        assert (found.id, found.incarnation) == (before.id, before.incarnation)
+        assert (found.vm, found.paused) == (vm.id, False)
+        assert found.vbds.keys() == before.vbds.keys()
+    assert theirs.domain is None
+    assert len([d for d in backend.host.domains() if d.id == before.id]) == 1
+    with pytest.raises(AlreadyExists):
+        ours.adopt("no-such-domain")
+    ours.destroy()
+    with pytest.raises(DoesNotExist):
+        ours.adopt(before.id)
+    assert ours.leftovers == []
+    ours.remove()
+    theirs.destroy()
+    theirs.remove()
+
+
 # Stopping
 
 

@@ -131,6 +131,14 @@ def restarting(bench: Bench) -> None:
     bench.run(bench.client.vm.start(bench.vm))
 
 
+def forgotten(bench: Bench) -> None:
+    """Running, forgotten, and recorded again: its domain is not yet known to be its own."""
+    running(bench)
+    kept = bench.client.vm.export_metadata(bench.vm)
+    bench.run(bench.client.vm.forget(bench.vm))
+    bench.client.vm.import_metadata(kept)
+
+
 def with_spares(bench: Bench) -> None:
     """Running, with a VBD and a VIF in its record that are not plugged."""
     running(bench)
@@ -349,6 +357,11 @@ OPERATIONS: tuple[Operation, ...] = (
     _row("PCI.unplug", running, lambda b: calls.PciUnplug(id=b.device("card"), task=b.vm),
          "running, unplugged", "running, plugged", word=plugged("pci", "card"), plugged=None),
     _row("VM.forget", recorded, lambda b: calls.VmForget(id=b.vm, task=b.vm), "absent", "halted"),
+    _row("VM.adopt", forgotten,
+         lambda b: calls.VmAdopt(
+             id=b.vm, domain=b.client.vm.stat(b.vm).state.domain_ids[0], task=b.vm
+         ),
+         "running"),
     _row("VM.remove", kept_layer, lambda b: calls.VmRemove(id=b.vm), "absent", "present",
          word=presence),
     _row("VM.remove of a suspended VM", suspended, lambda b: calls.VmRemove(id=b.vm),

@@ -11,6 +11,7 @@ from rigs.daemon import eventually
 from rigs.lab import domain_of, plugged, residue
 from rigs.scenarios import usable
 
+from idl.errors import BadPowerState, DoesNotExist, InvalidParameter, OwnedByAnother
 from idl.task import Completed
 
 #: A VM is young for a moment only, and a quick reboot waits for a moment.
@@ -386,3 +387,97 @@ def test_a_domain_with_our_mark_that_no_record_knows_needs_attention(start):
     assert lab.sensible(id) == "halted"
     assert not residue(lab.daemon, id)
     usable(lab, id)
+
+
+# Adoption
+
+
+def test_a_forgotten_vm_is_added_again_and_has_its_domain_back(lab):
+    id = lab.running()
+    kept = lab.client.vm.export_metadata(id)
+    domain = lab.domain(id)
+    lab.run(lab.client.vm.forget(id))
+    assert [f.id for f in lab.client.host.list_foreign()] == [domain["id"]]
+    lab.client.vm.import_metadata(kept)
+    lab.run(lab.client.vm.adopt(id, domain["id"]))
+    assert lab.domain(id) == domain
+    assert lab.sensible(id) == "running"
+    assert lab.client.host.list_foreign() == []
+    found = lab.stat(id)
+    assert found.state.domain_ids == [domain["id"]]
+    assert (found.pending, found.state.reason) == ({}, "adopted")
+    assert lab.client.vbd.stat(f"{id}/disk0").state.plugged
+    lab.restart()
+    assert lab.sensible(id) == "running"
+    usable(lab, id)
+
+
+def test_a_domain_that_nobody_has_comes_under_a_record(start):
+    lab = start()
+    free = lab.client.host.stat().memory_free
+    runs = {"paused": False, "ran": 1.0, "vcpus": 2, "memory_target": 2**29, "guest": "pv"}
+    domain = foreign_domain(lab.daemon, "stranger", **runs, memory_limit=2**30, memory_actual=2**29)
+    id = lab.vm(disks=0, nics=0)
+    lab.run(lab.client.vm.adopt(id, "900"))
+    mark = {"vm": id, "instance": "default", "incarnation": lab.stat(id).state.incarnation}
+    assert domain_of(lab.daemon, id) == domain | mark
+    assert domain_of(lab.daemon, "stranger") is None
+    assert lab.client.host.list_foreign() == []
+    assert lab.client.host.stat().memory_free == free - 2**29
+    found = lab.stat(id)
+    assert found.pending["vcpus"].running == 2
+    assert found.pending["memory_static_max"].running == 2**30
+    lab.run(lab.client.vm.shutdown(id))
+    assert lab.sensible(id) == "halted"
+    assert not residue(lab.daemon, id)
+
+
+def test_devices_come_with_the_domain_by_their_names(start):
+    lab = start()
+    disk = {"position": 0, "medium": {"type": "local", "path": "/images/a", "format": "raw"}}
+    foreign_domain(lab.daemon, "stranger", vbds={"stranger/disk0": disk}, device_model=True)
+    bare = lab.vm(disks=0, nics=0)
+    error = lab.failure(lab.client.vm.adopt(bare, "900"), InvalidParameter)
+    assert "VBD disk0" in str(error)
+    id = lab.vm(disks=1, nics=0)
+    lab.run(lab.client.vm.adopt(id, "900"))
+    assert lab.client.vbd.stat(f"{id}/disk0").state.plugged
+    assert lab.sensible(id) == "paused"
+    lab.restart()
+    assert lab.sensible(id) == "paused"
+
+
+def test_what_somebody_has_is_not_adopted(start):
+    lab = start()
+    other, id, running = lab.vm(), lab.vm(), lab.running()
+    foreign_domain(lab.daemon, "theirs", vm="theirs", instance="other", incarnation="i")
+    adopt = lab.client.vm.adopt
+    assert lab.failure(adopt(id, "900"), OwnedByAnother).instance == "other"
+    assert lab.failure(adopt(id, "no-such"), DoesNotExist).kind == "domain"
+    of_running = lab.stat(running).state.domain_ids[0]
+    assert running in str(lab.failure(adopt(id, of_running), InvalidParameter))
+    assert lab.failure(adopt(running, of_running), BadPowerState).actual == "running"
+    foreign_domain(lab.daemon, "ghost", vm="ghost", instance="default", incarnation="i", id="901")
+    assert "ghost" in str(lab.failure(adopt(other, "901"), InvalidParameter))
+    foreign_domain(lab.daemon, "stopped", stopped="crash", id="902")
+    assert "902" in str(lab.failure(adopt(other, "902"), InvalidParameter))
+    assert lab.failure(adopt(running, "902"), BadPowerState).id == running
+    assert lab.sensible(id) == lab.sensible(other) == "halted"
+
+
+def test_a_contradiction_is_settled_by_adoption(start):
+    lab = start()
+    id = lab.suspended()
+    lab.client.close()
+    lab.daemon.stop()
+    mark = {"vm": id, "instance": "default", "incarnation": "another"}
+    foreign_domain(lab.daemon, id, paused=False, ran=1.0, device_model=True, **mark)
+    lab.daemon.start()
+    lab.daemon.recovered()
+    assert lab.stat(id).state.attention is not None
+    lab.run(lab.client.vm.adopt(id, "900"))
+    state = lab.stat(id).state
+    assert (state.attention, state.power_state, state.incarnation) == (None, "running", "another")
+    assert not list((lab.daemon.state_dir / "suspend").iterdir())
+    lab.restart()
+    assert lab.power_state(id) == "running"

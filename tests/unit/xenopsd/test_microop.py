@@ -33,6 +33,7 @@ EACH = [
     (m.VmSpendImage(image=IMAGE), (m.VmUnspendImage(image=IMAGE),)),
     (m.VmUnspendImage(image=IMAGE), ()),
     (m.VmCoredump(path="/state/cores/vm1.core"), ()),
+    (m.VmAdopt(domain="900", vcpus=2, memory=2**29), ()),
     (m.VmPreserve(), ()),
     (m.VmSetVcpus(vcpus=3, was=2), (m.VmSetVcpus(vcpus=2, was=3),)),
     (m.VmSetMemory(target=10, was=20), (m.VmSetMemory(target=20, was=10),)),

@@ -179,3 +179,28 @@ def test_what_the_files_refuse_is_a_hypervisor_error(rig):
     with pytest.raises(HypervisorError) as failed:
         rig.backend.vm.create(rig.call("vm_create"), rig.vm, 1)
     assert failed.value.call == "vm_create"
+
+
+def test_an_adoption_cut_between_its_two_files_leaves_one_domain(rig):
+    rig.start()
+    mine = rig.world / "domains" / "vm1.json"
+    unmarked = replace(decode(mine.read_bytes()), vm=None, instance=None, incarnation=None)
+    theirs = mine.with_name("stranger.json")
+    theirs.write_bytes(encode(unmarked))
+    rig.backend.vm.adopt(rig.call("vm_adopt"), rig.vm, unmarked.id)
+    assert [d.id for d in rig.backend.host.domains()] == [unmarked.id]
+    assert rig.domain.id == unmarked.id
+
+
+def test_an_adopted_domain_has_devices_of_its_vm(rig):
+    rig.start(rig.disk)
+    mine = rig.world / "domains" / "vm1.json"
+    record = decode(mine.read_bytes())
+    elsewhere = {id.replace("vm1/", "other/"): vbd for id, vbd in record.vbds.items()}
+    mine.with_name("other.json").write_bytes(encode(replace(record, vm=None, vbds=elsewhere)))
+    rig.backend.vm.destroy(rig.call("vm_destroy"), rig.vm)
+    rig.backend.vm.adopt(rig.call("vm_adopt"), rig.vm, record.id)
+    assert rig.domain.vbds.keys() == record.vbds.keys()
+    assert rig.plugged() == [f"vbd:{rig.disk.id.partition('/')[2]}@i1"]
+    rig.destroy()
+    assert rig.plugged() == []
