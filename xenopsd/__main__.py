@@ -16,7 +16,7 @@ from xenopsd import log as logging
 from xenopsd.check import NEXT_STEP, check, report
 from xenopsd.config import Config, ConfigError
 from xenopsd.daemon import Daemon
-from xenopsd.startup import StartFailed, choose_backend, lock_state, open_sockets
+from xenopsd.startup import StartFailed, activated, choose_backend, lock_state, open_sockets
 
 log = structlog.get_logger(__name__)
 
@@ -56,7 +56,7 @@ def main(file: str | None, *, check_config: bool, **options: Any) -> None:
     logging.setup(config.log.level)
     try:
         held = lock_state(config)
-        listeners = open_sockets(config)
+        listeners = open_sockets(config, activated(os.environ, os.getpid()))
         backend = choose_backend(config)
     except StartFailed as error:
         _refuse(str(error))

@@ -4,7 +4,7 @@ import fcntl
 import grp
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from backends import registry
 from backends.interface import Plugin
 from xenopsd.config import Config
 from xenopsd.places import readonly_socket_path, socket_path
-from xenopsd.rpc.listener import AddressInUse, Listener, listen
+from xenopsd.rpc.listener import AddressInUse, Listener, listen, take_over
 
 log = structlog.get_logger(__name__)
 
@@ -56,19 +56,47 @@ def lock_state(config: Config) -> Locked:
     return Locked(descriptor)
 
 
-def open_sockets(config: Config) -> list[Listener]:
-    """Listen on both sockets. Raises StartFailed where another daemon answers there."""
+#: The first descriptor that is handed over, and what each is called.
+_FIRST = 3
+_NAMES = ("rw", "ro")
+
+
+def activated(environ: Mapping[str, str], pid: int) -> dict[str, int]:
+    """The descriptors of the sockets that a service manager listens on for us, by name.
+
+    Raises StartFailed where one is neither `rw` nor `ro`, or there are two of a name.
+    """
+    if environ.get("LISTEN_PID") != str(pid):
+        return {}  # none, or meant for another process
+    count = int(environ.get("LISTEN_FDS", "0"))
+    given = environ.get("LISTEN_FDNAMES", "").split(":")
+    names = [given[n] if n < len(given) else "" for n in range(count)]
+    if not {*names} <= {*_NAMES} or len({*names}) < len(names):
+        raise StartFailed(
+            f"sockets named {', '.join(name or 'nothing' for name in names)} were handed over; "
+            "call one rw and the other ro (FileDescriptorName= of the socket units)"
+        )
+    return {name: _FIRST + n for n, name in enumerate(names)}
+
+
+def open_sockets(config: Config, given: Mapping[str, int]) -> list[Listener]:
+    """Both sockets, read-write first: those `given` (descriptors by name) are taken over, the
+    others made. Raises StartFailed where another daemon answers there.
+    """
     run, name, groups = config.run_dir, config.instance, config.socket
-    names = (
-        (socket_path(run, name), groups.group, False),
-        (readonly_socket_path(run, name), groups.readonly_group, True),
+    kinds = (
+        ("rw", socket_path(run, name), groups.group, False),
+        ("ro", readonly_socket_path(run, name), groups.readonly_group, True),
     )
     listeners: list[Listener] = []
     try:
         config.run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
-        for path, group, readonly in names:
+        for kind, path, group, readonly in kinds:
             gid = None if group is None else _group(group)
-            listeners.append(listen(path, group=gid, readonly=readonly))
+            if kind in given:
+                listeners.append(_taken_over(given[kind], path, gid, readonly=readonly))
+            else:
+                listeners.append(listen(path, group=gid, readonly=readonly))
     except AddressInUse as error:
         _close(listeners)
         pid = _peer_pid(error.path)
@@ -77,6 +105,14 @@ def open_sockets(config: Config) -> list[Listener]:
         _close(listeners)
         raise StartFailed(f"{error.filename or config.run_dir}: {error}; see --run-dir") from error
     return listeners
+
+
+def _taken_over(descriptor: int, usual: Path, group: int | None, *, readonly: bool) -> Listener:
+    listener = take_over(descriptor, group=group, readonly=readonly)
+    if listener.path != usual:
+        # Its clients know where it is; those that look at the usual place do not find it.
+        log.warning("socket_elsewhere", path=str(listener.path), usual=str(usual))
+    return listener
 
 
 def _close(listeners: Sequence[Listener]) -> None:

@@ -1,6 +1,7 @@
 """The daemon as a service: what its manager hears of it."""
 
 import signal
+import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,8 @@ import pytest
 from rigs.daemon import DaemonProcess, eventually
 from rigs.manager import Manager, manager
 
+from idl.client import Client
+from idl.errors import PermissionDenied
 from idl.vm import Vm
 
 
@@ -73,3 +76,52 @@ def test_a_broken_file_keeps_the_old_configuration_and_says_so(daemon, listening
     assert "the configuration is refused and the old one goes on: " in status
     with daemon.client() as client:
         assert client.host.get_worker_pool().size == 2
+
+
+@pytest.fixture
+def activated(daemon) -> DaemonProcess:
+    """To be started by its first client."""
+    daemon.run_dir.mkdir()
+    sockets = ("-l", str(daemon.socket), "-l", str(daemon.readonly_socket))
+    daemon.arguments = [
+        "systemd-socket-activate",
+        *sockets,
+        "--fdname=rw:ro",
+        "-E",
+        "PATH",
+        *daemon.arguments,
+    ]
+    return daemon
+
+
+def inodes(daemon: DaemonProcess) -> list[int]:
+    return [path.stat().st_ino for path in (daemon.socket, daemon.readonly_socket)]
+
+
+def test_its_first_client_starts_it(activated):
+    activated.spawn()
+    eventually(activated.readonly_socket.exists, why="the sockets are listened on")
+    eventually(activated.socket.exists)
+    assert not activated.state_dir.exists(), "nobody has asked yet"
+    made = inodes(activated)
+    with activated.client() as client:
+        client.vm.add(Vm(id="one"))
+        assert client.host.query().instance == "default"
+    with Client(activated.readonly_socket, 60.0) as client:
+        assert client.vm.exists("one")
+        with pytest.raises(PermissionDenied):
+            client.vm.remove("one")
+    assert inodes(activated) == made, "made anew"
+    assert activated.stop() == 0
+    assert inodes(activated) == made, "removed, though they are not its own"
+
+
+def test_a_socket_of_another_name_is_refused(activated):
+    activated.arguments[activated.arguments.index("--fdname=rw:ro")] = "--fdname=rw:other"
+    activated.spawn()
+    eventually(activated.readonly_socket.exists, why="the sockets are listened on")
+    eventually(activated.socket.exists)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(activated.socket))
+        assert activated.wait() == 1
+    assert "sockets named rw, other were handed over" in activated.log.read_text()

@@ -1,7 +1,7 @@
 """A Unix socket that is listened on, and the file that names it.
 
 A file that nobody answers behind is replaced, one that somebody answers behind is not; at
-the end only our own file is removed.
+the end only our own file is removed. A socket that was handed over stays its giver's.
 """
 
 import os
@@ -24,17 +24,20 @@ class AddressInUse(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """A listening socket; `group` is the group whose members may connect (None: nobody's)."""
+    """A listening socket; `group` is the group whose members may connect (None: nobody's).
+
+    `identity` is that of the file that we have made; None: it is somebody else's.
+    """
 
     sock: socket.socket
     path: Path
     group: int | None
     readonly: bool
-    identity: tuple[int, int]
+    identity: tuple[int, int] | None
 
     def close(self) -> None:
         """Stop listening and remove the file, if it is still this one."""
-        if _identity(self.path) == self.identity:
+        if self.identity is not None and _identity(self.path) == self.identity:
             self.path.unlink(missing_ok=True)
         self.sock.close()
 
@@ -62,6 +65,18 @@ def listen(
         sock.close()
         raise
     return Listener(sock, path, group, readonly, found)
+
+
+def take_over(descriptor: int, *, group: int | None = None, readonly: bool = False) -> Listener:
+    """A socket that whoever started us listens on. Raises OSError, also where it is none."""
+    sock = socket.socket(fileno=descriptor)
+    unix = sock.family == socket.AF_UNIX and sock.type == socket.SOCK_STREAM
+    if not unix or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        sock.close()
+        raise OSError(f"descriptor {descriptor} is no listening Unix stream socket")
+    sock.set_inheritable(False)
+    sock.setblocking(False)  # noqa: FBT003  # socket's own API
+    return Listener(sock, Path(sock.getsockname()), group, readonly, None)
 
 
 def _make_room(path: Path) -> None:
