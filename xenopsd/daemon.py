@@ -58,6 +58,7 @@ from xenopsd.supervision import Supervision
 from xenopsd.tasks import Tasks
 from xenopsd.updatelog import UpdateLog
 from xenopsd.updates import Updates
+from xenopsd.watchdog import patience
 from xenopsd.workers import WorkerPool
 
 log = structlog.get_logger(__name__)
@@ -91,12 +92,17 @@ class Daemon:
         self._bridge = Bridge(self._loop)
         self._stopping = asyncio.Event()
         self._open = asyncio.Event()
-        self._supervision = Supervision(Notifier(os.environ), self._doing)
-        drop_from_children()
         self._killpoints = KillPoints(os.environ)
         self.epoch = fresh_epoch()
         self._ending = threading.Event()
         self._build()
+        self._supervision = Supervision(
+            Notifier(os.environ),
+            self._doing,
+            (self._pool, self._intake),
+            patience(os.environ, os.getpid()),
+        )
+        drop_from_children()
 
     # Building
 

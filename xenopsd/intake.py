@@ -21,6 +21,7 @@ from journal.tasklog import TaskLog
 from xenopsd.bridge import Bridge
 from xenopsd.errands import start
 from xenopsd.execution import Execution
+from xenopsd.pulse import Pulse
 
 log = structlog.get_logger(__name__)
 
@@ -51,6 +52,7 @@ class Intake:
         self._items: deque[_Item] = deque()
         self._bell = threading.Condition()
         self._closed = False
+        self.pulse = Pulse("intake")
         # On the loop alone.
         self._accepting: dict[str, asyncio.Future[str]] = {}
         self._idle = True
@@ -76,6 +78,11 @@ class Intake:
         """On the loop: note that a task was destroyed; `forgotten` is told once that is logged."""
         self._put(_Item(None, destroyed=task, forgotten=forgotten))
 
+    def recheck(self) -> None:
+        """Have the thread show that it lives."""
+        with self._bell:
+            self._bell.notify_all()
+
     def close(self, timeout: float) -> bool:
         """Take nothing more; True when all that was taken is done."""
         with self._bell:
@@ -96,10 +103,12 @@ class Intake:
             with self._bell:
                 self._idle = True
                 self._bell.notify_all()
+                self.pulse.answer()
                 while not self._items:
                     if self._closed:
                         return
                     self._bell.wait()
+                    self.pulse.answer()
                 self._idle = False
                 batch = list(self._items)
                 self._items.clear()

@@ -1,14 +1,15 @@
-"""What a service manager is told while the daemon lives: that it is ready, what it does, and
-whether a reload was taken. Nothing is decided here, and nothing waits for an answer.
+"""What a service manager is told while the daemon lives: that it is ready, what it does, whether
+a reload was taken, and that it lives. Nothing is decided here, and nothing waits for an answer.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from xenopsd.notify import Notifier
+from xenopsd.watchdog import Watchdog, Watched
 
 #: Seconds for which a status may be out of date.
 PERIOD = 1.0
@@ -22,11 +23,22 @@ class Reload:
 
 
 class Supervision:
-    """The daemon's side of sd_notify. On the event loop alone. `doing` says what goes on."""
+    """The daemon's side of sd_notify. On the event loop alone. `doing` says what goes on;
+    `patience` is that of the manager's watchdog in seconds (None: it does not watch).
+    """
 
-    def __init__(self, notifier: Notifier, doing: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        notifier: Notifier,
+        doing: Callable[[], str],
+        watched: Sequence[Watched] = (),
+        patience: float | None = None,
+    ) -> None:
         self._notifier = notifier
         self._doing = doing
+        self._watchdog = None if patience is None else Watchdog(notifier, watched)
+        # A late answer or two must not cost a life.
+        self._period = PERIOD if patience is None else min(PERIOD, patience / 4)
         self._note = ""
         self._told = ""
 
@@ -52,13 +64,16 @@ class Supervision:
         self._notifier.tell("STOPPING=1", "STATUS=stopping")
 
     async def run(self) -> None:
-        """Keep the status true, until cancelled; nothing to do where nobody hears it."""
+        """Keep the status true and the watchdog quiet, until cancelled; nothing to do where
+        nobody hears it."""
         while self._notifier.heard:
             self.tick()
-            await asyncio.sleep(PERIOD)
+            await asyncio.sleep(self._period)
 
     def tick(self) -> None:
-        """Tell the status where it is another than the last one told."""
+        """Tell that we live, and the status where it is another than the last one told."""
+        if self._watchdog is not None:
+            self._watchdog.tick()
         if (status := self._status()) != self._told:
             self._told = status
             self._notifier.tell(status)

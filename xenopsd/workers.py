@@ -26,6 +26,7 @@ from typing import Generic, TypeVar
 import structlog
 
 from xenopsd.errands import Errands, start, tell
+from xenopsd.pulse import Pulse
 from xenopsd.queues import Ended, Lease, Outcome, Parked, Queues, Snapshot
 
 T = TypeVar("T")
@@ -124,6 +125,7 @@ class WorkerPool(Generic[T]):
         self._due = threading.Condition(self._lock)  # an earlier deadline than `_alarm`
         self._quiet = threading.Condition(self._lock)  # nothing runs while stopping
         self._alarm = inf
+        self.pulse = Pulse("supervisor")
         self._stopping = False
         self._closed = False
         self._running: dict[int, _Holder[T]] = {}  # by generation
@@ -223,7 +225,7 @@ class WorkerPool(Generic[T]):
         return True
 
     def recheck(self) -> None:
-        """Have the supervisor look at the clock again, for a clock that has been moved."""
+        """Have the supervisor look at the clock again, and show that it lives."""
         with self._lock:
             self._set_alarm(-inf)
 
@@ -418,6 +420,7 @@ class WorkerPool(Generic[T]):
             with self._lock:
                 if self._closed:
                     return
+                self.pulse.answer()
                 now = self._clock()
                 overdue, lost = self._survey(now)
                 if not overdue and not lost:

@@ -78,6 +78,23 @@ def test_a_broken_file_keeps_the_old_configuration_and_says_so(daemon, listening
         assert client.host.get_worker_pool().size == 2
 
 
+def test_the_watchdog_hears_that_it_lives(daemon, listening):
+    daemon.start({**listening.environ, "WATCHDOG_USEC": "2000000"})
+    for _ in range(5):
+        listening.has("WATCHDOG")
+
+
+def test_a_watchdog_of_another_process_hears_nothing(daemon, listening):
+    watchdog = {"WATCHDOG_USEC": "400000", "WATCHDOG_PID": "1"}
+    daemon.start({**listening.environ, **watchdog})
+    with daemon.client() as client:
+        client.vm.add(Vm(id="one"))
+    listening.status("1 VMs")
+    assert daemon.stop() == 0
+    listening.has("STOPPING")
+    assert [told for told in listening.told if "WATCHDOG" in told] == []
+
+
 @pytest.fixture
 def activated(daemon) -> DaemonProcess:
     """To be started by its first client."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from fakes.disk import FaultyDisk
+from rigs.daemon import eventually
 from structlog.testing import capture_logs
 
 from idl import calls
@@ -174,5 +175,29 @@ def test_closing_waits_for_what_was_taken():
         desk.gate.set()
         assert await asyncio.to_thread(desk.intake.close, LIMIT)
         assert len(desk.queued) == 1
+
+    on_desk(scenario)
+
+
+def test_the_thread_shows_that_it_lives():
+    async def scenario(desk):
+        desk.intake.pulse.ask()
+        desk.intake.recheck()
+        await asyncio.to_thread(eventually, lambda: desk.intake.pulse.answered)
+
+    on_desk(scenario)
+
+
+def test_a_thread_that_is_held_up_does_not_seem_to_live():
+    async def scenario(desk):
+        desk.gate.clear()
+        first = desk.submit(operation("t"))
+        await asyncio.to_thread(desk.held.wait, LIMIT)
+        desk.intake.pulse.ask()
+        desk.intake.recheck()
+        assert not desk.intake.pulse.answered
+        desk.gate.set()
+        await first
+        await asyncio.to_thread(eventually, lambda: desk.intake.pulse.answered)
 
     on_desk(scenario)

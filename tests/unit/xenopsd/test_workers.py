@@ -667,3 +667,14 @@ def test_deadline_of_a_lease_that_is_over_is_refused(rig_of):
     lease = script.wait()
     assert eventually(lambda: rig.pool.depth("vm1") == 0)
     assert not rig.pool.deadline(lease, 1.0)
+
+
+def test_the_supervisor_shows_that_it_lives_until_the_pool_is_stopped():
+    rig = Rig(1)
+    rig.pool.pulse.ask()
+    rig.pool.recheck()
+    assert eventually(lambda: rig.pool.pulse.answered)
+    assert rig.pool.stop(SOON)
+    rig.pool.pulse.ask()
+    rig.pool.recheck()
+    assert not rig.pool.pulse.answered
