@@ -25,7 +25,6 @@ FROM_ROOT = {
 
 #: Pages that are made by what takes long, and are in the navigation as soon as they are there.
 AWAITED = {
-    "how-to/service.md",
     "endurance.md",
 }
 

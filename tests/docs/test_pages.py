@@ -41,7 +41,12 @@ NEEDS_ROOT = "needs root and a host run by systemd"
 NOT_RUN = {
     ("README.md", "make demo     # set up what it needs, then show all of the above within seconds"): SETS_UP,
     ("CONTRIBUTING.md", "make check                                  # linters, types, import rules, unit tests: under a minute"): SETS_UP,
-    ("docs/how-to/upgrade.md", "sudo systemctl restart xenopsd"): NEEDS_ROOT,
+    ("docs/how-to/upgrade.md", "sudo systemctl restart xenopsd@default"): NEEDS_ROOT,
+    ("docs/how-to/service.md", "sudo python3 -m venv /opt/xenopsd"): NEEDS_ROOT,
+    ("docs/how-to/service.md", "sudo systemctl reload xenopsd@default"): NEEDS_ROOT,
+    ("docs/how-to/service.md", "sudo install -m 644 -D -t /etc/systemd/system/xenopsd@default.socket.d group.conf"): NEEDS_ROOT,
+    ("docs/how-to/service.md", "journalctl -u xenopsd@default -o cat --grep restart_needed"): NEEDS_ROOT,
+    ("docs/how-to/service.md", "systemctl is-active xenopsd@default.service xenopsd@default.socket xenopsd-ro@default.socket"): NEEDS_ROOT,
 }  # fmt: skip
 
 

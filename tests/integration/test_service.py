@@ -1,5 +1,6 @@
 """The daemon as a service: what its manager hears of it."""
 
+import shutil
 import signal
 import socket
 import tempfile
@@ -98,6 +99,8 @@ def test_a_watchdog_of_another_process_hears_nothing(daemon, listening):
 @pytest.fixture
 def activated(daemon) -> DaemonProcess:
     """To be started by its first client."""
+    if shutil.which("systemd-socket-activate") is None:
+        pytest.skip("systemd is not installed")
     daemon.run_dir.mkdir()
     sockets = ("-l", str(daemon.socket), "-l", str(daemon.readonly_socket))
     daemon.arguments = [
