@@ -38,17 +38,28 @@ class Progress:
             execution.task.subtasks.append(subtask)
         execution.step_began = self.context.clock()
         self.show(entry, execution)
+        self._about(entry, subject)
         self.touch(execution)
 
     def step_ended(self, execution: Execution, entry: Entry, op: MicroOp, state: str) -> None:
         """It is over, completed or failed."""
         seconds = self.context.clock() - execution.step_began
         self.context.metrics.micro_op_ended(microop.name(op), seconds)
-        entry.active -= {microop.subject(op, entry.id)}
+        subject = microop.subject(op, entry.id)
+        entry.active -= {subject}
+        self._about(entry, subject)
         task = execution.task
         if task is not None and task.subtasks:
             last = task.subtasks[-1]
             task.subtasks[-1] = replace(last, state=state, duration=seconds)
+
+    def _about(self, entry: Entry, subject: str) -> None:
+        """Announce the device that a step is about: of a VM without a domain, no observation
+        tells that its record has changed."""
+        entry.changed()
+        for kind, id in entry.objects():
+            if id == subject and kind != "vm":
+                self.context.updates.touch(kind, id)
 
     def reached(self, execution: Execution, run: Run, fraction: float) -> None:
         """The present step is so far, 0 to 1."""

@@ -9,14 +9,14 @@ import time
 
 import pytest
 from rigs.daemon import eventually
-from rigs.lab import plain, raises
+from rigs.lab import disk, plain, raises
 
 from idl.client import Client
 from idl.errors import DoesNotExist, InvalidRequest, XenopsError
 from idl.link import ConnectionFailed
 from idl.pci import Pci
 from idl.update import Update
-from idl.vbd import Vbd
+from idl.vbd import Local, Vbd
 from idl.vif import Bridge, Vif
 from idl.vm import Vm
 
@@ -119,6 +119,28 @@ def test_a_change_of_a_device_is_told(lab):
     _, token = told(lab, token, {("vif", f"{id}/nic0")})
     lab.run(lab.client.vbd.unplug(f"{id}/disk0"))
     told(lab, token, {("vbd", f"{id}/disk0")})
+
+
+def test_a_device_of_a_halted_vm_that_was_reconfigured_is_told(lab):
+    id = lab.vm()
+    token = drained(lab)
+    lab.run(lab.client.vif.set_carrier(f"{id}/nic0", carrier=False))
+    told(lab, token, {("vif", f"{id}/nic0")})
+
+
+def test_a_device_that_could_not_be_plugged_is_told_when_nothing_is_done_about_it(lab):
+    id = lab.running()
+    vbd = f"{id}/late"
+    lab.client.vbd.add(disk(id, "late", Local(path="/images/late")))
+    lab.trigger("hang", "vbd_plug", 1)
+    task = lab.client.vbd.plug(vbd)
+    lab.began(task, "vbd_plug")
+    token = drained(lab)
+    assert lab.client.vbd.stat(vbd).state.active
+    lab.client.task.cancel(task)
+    lab.end(task)
+    told(lab, token, {("vbd", vbd)})
+    assert not lab.client.vbd.stat(vbd).state.active
 
 
 def test_a_wait_is_answered_when_something_changes(lab):
