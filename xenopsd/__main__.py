@@ -11,6 +11,7 @@ import structlog
 import uvloop
 
 from backends import registry
+from xenopsd import arena
 from xenopsd import config as configuration
 from xenopsd import log as logging
 from xenopsd.check import NEXT_STEP, check, report
@@ -54,6 +55,7 @@ def main(file: str | None, *, check_config: bool, **options: Any) -> None:
         click.echo(report(config, registry.options()))
         return
     logging.setup(config.log.level)
+    arena.single()
     try:
         held = lock_state(config)
         listeners = open_sockets(config, activated(os.environ, os.getpid()))
