@@ -1,7 +1,7 @@
 # Calls things, and decides nothing: how to set up is in packaging/, what to test in tests/.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help venv venv-test demo run stop check test sweep bench clean docs
+.PHONY: help venv venv-test demo run stop check test sweep soak bench clean docs
 
 BIN := .venv/bin
 
@@ -40,6 +40,10 @@ docs:  ## Build the documentation into build/site; a dead link fails it
 
 sweep: venv-test  ## Kill the daemon at every point of every operation
 	$(BIN)/python tests/crash/sweep.py
+
+soak:  ## Random operations, faults and kills for so long, and a look for leaks (MINUTES=2 SEED=S)
+	$(BIN)/python tests/soak/run.py --minutes $(or $(MINUTES),2) $(if $(SEED),--seed $(SEED)) \
+		$(if $(WRITE_DOCS),--markdown docs/endurance.md)
 
 bench:  ## Measure, and hold to the bars (QUICK=1: seconds; JSON=FILE; WRITE_DOCS=1; ARGS=SCENARIO)
 	@packaging/make-venv bench
