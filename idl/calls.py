@@ -26,7 +26,7 @@ from idl.update import UpdateBatch
 from idl.vbd import Disk, Vbd, VbdRecord
 from idl.vif import Bridge, IpConfiguration, LockingMode, Rate, Vif, VifRecord
 from idl.vm import Vm, VmMetrics, VmRecord
-from idl.wire import Seconds, Text
+from idl.wire import Bytes, Seconds, Text
 
 R = TypeVar("R")
 
@@ -312,9 +312,9 @@ class VmSetMemoryDynamicRange(Operation, frozen=True, kw_only=True):
     #: the VM
     id: VmId
     #: what the balloon leaves
-    minimum: int
+    minimum: Bytes
     #: what the balloon gives
-    maximum: int
+    maximum: Bytes
 
 
 class VmSetXsdata(Operation, frozen=True, kw_only=True):

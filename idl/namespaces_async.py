@@ -16,7 +16,7 @@ from idl.update import UpdateBatch
 from idl.vbd import Disk, Vbd, VbdRecord
 from idl.vif import Bridge, IpConfiguration, LockingMode, Rate, Vif, VifRecord
 from idl.vm import Vm, VmMetrics, VmRecord
-from idl.wire import Seconds, Text
+from idl.wire import Bytes, Seconds, Text
 
 R = TypeVar("R")
 
@@ -230,8 +230,8 @@ class VMCalls(Namespace):
     async def set_memory_dynamic_range(
         self,
         id: VmId,
-        minimum: int,
-        maximum: int,
+        minimum: Bytes,
+        maximum: Bytes,
         *,
         debug_info: str = "",
         task: TaskId | None = None,

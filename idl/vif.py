@@ -16,6 +16,32 @@ Mac: TypeAlias = Annotated[
     ),
 ]
 
+_IPV4 = r"(25[0-5]|2[0-4]\d|1?\d?\d)(\.(25[0-5]|2[0-4]\d|1?\d?\d)){3}(/(3[0-2]|[12]?\d))?"
+#: Its shape: at least two colons, perhaps an IPv4 address at the end.
+_IPV6 = r"(?=[^/]*:[^/]*:)[0-9a-fA-F:.]{2,45}(/(12[0-8]|1[01]\d|\d?\d))?"
+
+Ipv4: TypeAlias = Annotated[
+    str,
+    Meta(
+        pattern=rf"^{_IPV4}(?!\n)$",
+        description="an IPv4 address like 10.0.0.2, or a network like 10.0.0.0/24",
+    ),
+]
+Ipv6: TypeAlias = Annotated[
+    str,
+    Meta(
+        pattern=rf"^{_IPV6}(?!\n)$",
+        description="an IPv6 address like fd00::2, or a network like fd00::/64",
+    ),
+]
+Ip: TypeAlias = Annotated[
+    str,
+    Meta(
+        pattern=rf"^({_IPV4}|{_IPV6})(?!\n)$",
+        description="an address like 10.0.0.2/24 or fd00::2/64",
+    ),
+]
+
 
 class Bridge(Config, frozen=True, kw_only=True, tag="bridge"):
     """A bridge of this host."""
@@ -45,9 +71,9 @@ class Locked(Config, frozen=True, kw_only=True, tag="locked"):
     """Only the VIF's MAC with these addresses passes."""
 
     #: addresses that pass
-    ipv4: list[Text] = []
+    ipv4: list[Ipv4] = []
     #: addresses that pass
-    ipv6: list[Text] = []
+    ipv6: list[Ipv6] = []
 
 
 LockingMode: TypeAlias = Unlocked | Disabled | Locked
@@ -59,9 +85,9 @@ class IpConfiguration(Config, frozen=True, kw_only=True):
     #: how the guest gets its addresses
     type: Literal["none", "static", "dhcp"] = "none"
     #: with prefix length, where static
-    addresses: list[Text] = []
+    addresses: list[Ip] = []
     #: the default route; null: none
-    gateway: Text | None = None
+    gateway: Ip | None = None
 
 
 class Vif(Config, frozen=True, kw_only=True):

@@ -9,11 +9,30 @@ import os
 import signal
 import threading
 from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import get_args
 
 from idl.errors import InvalidParameter
+from xenopsd.microop import MicroOp
 
 VARIABLE = "XENOPSD_KILL_AT"
 TRACE = "XENOPSD_KILL_TRACE"
+#: Every point there is.
+POINTS = frozenset(
+    {
+        *(
+            f"{kind.__struct_config__.tag}:{when}"
+            for kind in get_args(MicroOp)
+            for when in ("before", "after")
+        ),
+        "journal:append",
+        "journal:end",
+        *(
+            f"recovery:{step}"
+            for step in ("load", "stock", "observe", "reconcile", "repair", "ended")
+        ),
+    }
+)
 
 
 class KillPoints:
@@ -33,10 +52,10 @@ class KillPoints:
 
     def arm(self, point: str, n: str) -> None:
         """Die at the n-th passing of `point` from now. Raises InvalidParameter."""
-        if ":" not in point:
-            raise InvalidParameter(
-                name="point", reason=f"'{point}' is not MICRO_OP:before, MICRO_OP:after, …"
-            )
+        if point not in POINTS:
+            near = get_close_matches(point, sorted(POINTS), n=3)
+            known = ", ".join(near) or "MICRO_OP:before, MICRO_OP:after, journal:append, …"
+            raise InvalidParameter(name="point", reason=f"'{point}' is no point; {known}")
         if not n.isdecimal() or int(n) < 1:
             raise InvalidParameter(name="n", reason=f"'{n}' is not a number from 1")
         with self._lock:

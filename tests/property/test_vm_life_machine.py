@@ -211,7 +211,7 @@ class Life(RuleBasedStateMachine):
         try:
             self.begin(name, task=task)
             found = lab.end(task)
-            lab.client.debug.trigger("kill-at", ["nowhere:never", "1"])
+            lab.client.debug.trigger("kill-at", ["vm_create:before", "1000000000"])
         except ConnectionFailed:
             lab.daemon.wait()
             lab.client.close()

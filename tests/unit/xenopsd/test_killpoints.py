@@ -58,11 +58,13 @@ def test_the_points_passed_are_traced(tmp_path):
     [
         ("vm_create", "1", "point"),
         ("", "1", "point"),
-        ("a:b", "0", "n"),
-        ("a:b", "-1", "n"),
-        ("a:b", "x", "n"),
-        ("a:b", "", "n"),
-        ("a:b", "1.5", "n"),
+        ("vm_creat:before", "1", "point"),
+        ("recovery:nowhere", "1", "point"),
+        ("vm_create:after", "0", "n"),
+        ("vm_create:after", "-1", "n"),
+        ("vm_create:after", "x", "n"),
+        ("vm_create:after", "", "n"),
+        ("vm_create:after", "1.5", "n"),
     ],
 )
 def test_what_is_no_point_or_no_number_is_refused(point, n, name):

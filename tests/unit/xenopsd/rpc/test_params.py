@@ -124,6 +124,32 @@ def test_good_params_become_the_call(method, params, call):
             '{"vif":{"id":"a/b","mac":"zz","backend":{"type":"bridge","name":"b"}}}',
             "vif.mac: 'zz' is not a MAC like 02:00:00:00:00:01",
         ),
+        (
+            "VIF.set_locking_mode",
+            '{"id":"a/b","locking_mode":{"type":"locked","ipv4":["10.0.0.1","10.0.0.256"]}}',
+            (
+                "locking_mode.ipv4[1]: '10.0.0.256' is not an IPv4 address like 10.0.0.2, "
+                "or a network like 10.0.0.0/24"
+            ),
+        ),
+        (
+            "VIF.set_locking_mode",
+            '{"id":"a/b","locking_mode":{"type":"locked","ipv6":["10.0.0.1"]}}',
+            (
+                "locking_mode.ipv6[0]: '10.0.0.1' is not an IPv6 address like fd00::2, "
+                "or a network like fd00::/64"
+            ),
+        ),
+        (
+            "VIF.set_ipv6_configuration",
+            '{"id":"a/b","ipv6":{"type":"static","addresses":["fe80::1/64"],"gateway":"x"}}',
+            "ipv6.gateway: 'x' is not an address like 10.0.0.2/24 or fd00::2/64",
+        ),
+        (
+            "VM.set_memory_dynamic_range",
+            '{"id":"a","minimum":-1,"maximum":5}',
+            "minimum: expected int >= 0",
+        ),
         ("HOST.set_worker_pool_size", '{"size":true}', "size: expected int, got bool"),
     ],
 )
