@@ -6,7 +6,7 @@ import pytest
 from soak.crowd import History
 from soak.followers import Poller, differences
 from soak.report import markdown, text
-from soak.run import VMS, Soak
+from soak.run import VMS, Soak, parts
 from soak.trend import Sample, slope, trends
 from soak.verify import wrong
 
@@ -98,3 +98,9 @@ def test_the_page_says_how_long_it_was_and_what_leaks():
     assert "The last run: 3 minutes, seed 1" in page
     assert "| files | 11 | 19 | 0.01000 | 3600 | LEAKS |" in page
     assert "LEAKS" not in text(history, samples(), [], 4)
+
+
+def test_no_part_is_longer_than_the_daemon_remembers_tasks():
+    assert parts(60, 1) == [15] * 4
+    assert parts(16, 1) == [8, 8]
+    assert parts(10, 20) == [0.5] * 20

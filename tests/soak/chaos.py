@@ -115,13 +115,15 @@ class Chaos:
 
     def calm(self) -> None:
         """No faults any more, and the pool as it was."""
-        for step in MICRO_OPS:
-            self.trigger("fail", step, "0")
-            self.trigger("hang", step, "0")
-            self.trigger("set-latency", step, "0")
-        for vm in self.vms:
-            self.trigger("ignore-shutdown", vm, "false")
-        self._ask("resize", lambda c: c.host.set_worker_pool_size(WORKERS))
+        self.history.note("", "calm")
+        with self.daemon.client() as client:
+            for step in MICRO_OPS:
+                for what in ("fail", "hang", "set-latency"):
+                    client.debug.trigger(what, [step, "0"])
+            for vm in self.vms:
+                with suppress(XenopsError):
+                    client.debug.trigger("ignore-shutdown", [vm, "false"])
+            client.host.set_worker_pool_size(WORKERS)
 
     def trigger(self, what: str, *args: str) -> None:
         self._ask(f"{what} {' '.join(args)}", lambda c: c.debug.trigger(what, list(args)))

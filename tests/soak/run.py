@@ -11,6 +11,7 @@ what threads make of them differs from run to run.
 """
 
 import argparse
+import math
 import random
 import shutil
 import sys
@@ -38,7 +39,11 @@ VMS = [f"vm-{number}" for number in range(20)]
 SETTLING = 60.0
 #: Of the time, for what comes with kills; the rest is for measuring.
 SHARE = 0.6
+#: The fewest rounds of measuring: a line needs points.
 ROUNDS = 20
+#: Seconds after which everything is compared: before 10,000 tasks have ended, for a task that ages
+#: out is not announced.
+LONGEST = 15.0
 CONFIG = """
 log.level = "warning"
 reboot.delay = 0.02
@@ -52,6 +57,12 @@ deadlines.drain = 1.0
 
 class Violation(Exception):
     """Something is not as it must be; says what."""
+
+
+def parts(seconds: float, fewest: int) -> list[float]:
+    """So long in all, in equal parts."""
+    number = max(fewest, math.ceil(seconds / LONGEST))
+    return [seconds / number] * number
 
 
 @dataclass
@@ -90,18 +101,20 @@ class Soak:
             self.daemon.kill()
 
     def _wild(self, seconds: float) -> None:
-        self._crowded(seconds, self.chaos.strike)
-        self.chaos.kill()  # a domain that was lost without an event is found at the start
-        self.chaos.calm()
-        self._settle()
-        self._verify()
+        for length in parts(seconds, 1):
+            self._crowded(length, self.chaos.strike)
+            self.chaos.kill()  # a domain that was lost without an event is found at the start
+            self.chaos.calm()
+            self._settle()
+            self._verify()
+            self._destroy_tasks()
         self.chaotic = self.history.operations
 
     def _measured(self, seconds: float) -> None:
         assert self.daemon.process is not None
         pid, began = self.daemon.process.pid, time.monotonic()
-        for _ in range(ROUNDS):
-            self._crowded(seconds / ROUNDS, self.chaos.mild)
+        for length in parts(seconds, ROUNDS):
+            self._crowded(length, self.chaos.mild)
             self._settle()
             self._verify()
             self._clear()
@@ -157,6 +170,10 @@ class Soak:
             for vm in client.vm.list():
                 client.run(client.vm.shutdown(vm.id), 30)
                 client.vm.remove(vm.id)
+        self._destroy_tasks()
+
+    def _destroy_tasks(self) -> None:
+        with self.daemon.client() as client:
             for task in client.task.list():
                 client.task.destroy(task.id)
 
