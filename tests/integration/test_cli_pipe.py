@@ -87,9 +87,20 @@ def test_tells_that_nobody_answers(tmp_path):
 
 def test_what_no_backend_does_is_told(lab):
     id = lab.vm()
-    said = failed(lab, FAILED, "adopt", id, "7")
-    assert said.startswith("xenops: The backend simulator cannot do this: VM.adopt.\n  next: ")
-    assert "VM.release" in failed(lab, FAILED, "release", id, "blue")
+    said = failed(lab, FAILED, "release", id, "blue")
+    assert said.startswith("xenops: The backend simulator cannot do this: VM.release.\n  next: ")
+
+
+def test_a_forgotten_vm_gets_its_domain_back(lab, xenops):
+    id = lab.running()
+    kept = lab.client.vm.export_metadata(id)
+    domain = lab.stat(id).state.domain_ids[0]
+    xenops("forget", "--yes", id)
+    assert domain in xenops("foreign")
+    lab.client.vm.import_metadata(kept)
+    assert "nine" in failed(lab, NOT_FOUND, "adopt", id, "nine")
+    xenops("adopt", id, domain)
+    assert lab.stat(id).state.reason == "adopted"
 
 
 # Waiting
