@@ -167,11 +167,12 @@ def concluded(
 ) -> VmExtra:
     """The record at the end of an operation, for the domain as it was then observed.
 
-    `reason` is kept where the operation gives none.
+    `reason` is kept where the operation gives none. A domain that is gone without having been
+    destroyed stays known: what was plugged into it is still to be cleared.
     """
     return replace(
         extra,
-        incarnation=domain.incarnation if domain else None,
+        incarnation=domain.incarnation if domain else extra.incarnation,
         settled=domain is not None,
         power_state=power_state(domain, extra),
         reason=reason or extra.reason,

@@ -481,3 +481,14 @@ def test_a_contradiction_is_settled_by_adoption(start):
     assert not list((lab.daemon.state_dir / "suspend").iterdir())
     lab.restart()
     assert lab.power_state(id) == "running"
+
+
+def test_a_change_of_a_lost_vm_does_not_hide_what_it_left(lab):
+    id = lab.running()
+    old = lab.stat(id).state.incarnation
+    lab.trigger("lose", id)
+    # Allowed of a halted VM, so it succeeds; and begins before anybody has missed the domain.
+    lab.run(lab.client.vif.set_carrier(f"{id}/nic0", carrier=False))
+    lab.run(lab.client.vm.start(id))
+    assert not [entry for entry in plugged(lab.daemon, id) if old in entry]
+    assert lab.sensible(id) == "running"

@@ -251,5 +251,10 @@ def test_the_end_keeps_a_reason_where_it_has_none(reason):
 
 
 def test_without_a_domain_nothing_is_settled():
-    ended = concluded(RUNNING, None, reason="shut down", now=NOW)
+    ended = concluded(replace(RUNNING, incarnation=None), None, reason="shut down", now=NOW)
     assert (ended.incarnation, ended.settled, ended.power_state) == (None, False, H)
+
+
+def test_a_domain_that_went_by_itself_stays_known_until_it_is_destroyed():
+    ended = concluded(RUNNING, None, reason=None, now=NOW)
+    assert (ended.incarnation, ended.settled) == (RUNNING.incarnation, False)
