@@ -40,12 +40,14 @@ class LoadedTasks:
 
     `open` are the tasks accepted and not ended, in order of acceptance; `ended` the newest ended
     ones, in order of ending, each with what was accepted (None when that line is lost).
+    `gone` are those that were destroyed and have not come again, as far as the file still tells.
     `damaged` are (line number, reason) of what was skipped; number 0 is the file as a whole.
     """
 
     open: dict[str, Accepted]
     ended: dict[str, tuple[Accepted | None, Ended]]
     damaged: tuple[tuple[int, str], ...]
+    gone: frozenset[str] = frozenset()
 
 
 class Tally(Generic[A, E]):
@@ -59,9 +61,11 @@ class Tally(Generic[A, E]):
         self._keep = keep
         self.open: dict[str, A] = {}
         self.ended: OrderedDict[str, tuple[A | None, E]] = OrderedDict()
+        self.gone: set[str] = set()
 
     def accepted(self, task: str, value: A) -> None:
         self.ended.pop(task, None)
+        self.gone.discard(task)
         self.open[task] = value
 
     def has_ended(self, task: str, value: E) -> None:
@@ -74,6 +78,7 @@ class Tally(Generic[A, E]):
     def destroyed(self, task: str) -> None:
         self.open.pop(task, None)
         self.ended.pop(task, None)
+        self.gone.add(task)
 
 
 class _Contents(Struct):
@@ -154,7 +159,9 @@ class TaskLog:
             contents = self._set_aside(reason_of(error))
         contents.open = len(tally.open)
         self._contents = contents
-        return LoadedTasks(tally.open, dict(tally.ended), tuple(damaged))
+        return LoadedTasks(
+            tally.open, dict(tally.ended), tuple(damaged), frozenset(tally.gone)
+        )
 
     def _lines(self) -> Iterator[bytes]:
         if not self._disk.exists(self._path):

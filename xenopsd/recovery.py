@@ -24,6 +24,7 @@ from journal.errors import JournalDamaged
 from journal.records import Accepted
 from journal.replay import OpenIntent
 from journal.store import Damage, LoadedVm
+from journal.tasklog import LoadedTasks
 from xenopsd import config as configuration
 from xenopsd.claims import Claims
 from xenopsd.config import Config
@@ -121,7 +122,7 @@ class Recovery:
         for entry in self._inventory:
             for kind, id in entry.objects():
                 self._updates.touch(kind, id)
-            self._queue_recovery(entry, tasks.open)
+            self._queue_recovery(entry, tasks)
 
     def _load_vm(self, id: str, loaded: LoadedVm, owner: str | None) -> None:
         entry = Entry(id, self._operations.journal(id))
@@ -179,14 +180,15 @@ class Recovery:
                 execution.error = Interrupted(task=id, begun=False)
             self._executor.endings.answer(execution)
 
-    def _queue_recovery(self, entry: Entry, open_tasks: dict[str, Accepted]) -> None:
+    def _queue_recovery(self, entry: Entry, tasks: LoadedTasks) -> None:
         intent = entry.journal.intent
         task: TaskEntry | None = None
         if intent is not None and intent.task is not None:
-            accepted = open_tasks.get(intent.task)
-            known = self._context.tasks.known_call(intent.task)
-            if accepted is None and known is not None:
-                # It was answered: all that its journal still owed was to be truncated.
+            accepted = tasks.open.get(intent.task)
+            known = self._context.tasks.known_call(intent.task) is not None
+            if accepted is None and (known or intent.task in tasks.gone):
+                # It was answered (only then can it be destroyed): all that its journal still owed
+                # was to be truncated.
                 self._executor.endings.cross_out(entry)
             else:
                 task = _task(accepted) if accepted else _task_of(entry.id, intent)

@@ -11,6 +11,7 @@ from rigs.daemon import eventually
 from rigs.lab import check_sensible, plain, plugged, raises
 from rigs.scenarios import usable
 
+from idl.client import Client
 from idl.errors import (
     DoesNotExist,
     Interrupted,
@@ -21,6 +22,9 @@ from idl.link import ConnectionFailed
 from idl.task import Completed, Failed
 from idl.vbd import Local, Vbd
 from idl.vm import Vm
+from journal.disk import RealDisk
+from journal.records import Destroyed
+from journal.tasklog import TaskLog
 
 
 def killed(lab):
@@ -98,6 +102,25 @@ def test_ended_tasks_are_kept_with_their_ids(start):
     raises(DoesNotExist, lambda: lab.client.task.stat(destroyed.id))
     again = lab.run(lab.client.vm.unpause(id))
     assert again.id not in (good.id, bad.id, destroyed.id)
+
+
+def test_a_task_destroyed_before_its_journal_was_truncated_stays_away(start):
+    """The worker that has answered a task truncates the journal only then."""
+    lab = start()
+    id = lab.running()
+    lab.trigger("kill-at", "journal:end", 1)
+    with suppress(ConnectionFailed), Client(lab.daemon.socket, reconnect=0) as client:
+        client.vm.pause(id, task="mine")
+        client.task.wait("mine")
+    lab.daemon.process.wait(30)
+    log = TaskLog(RealDisk(), lab.daemon.state_dir / "tasks.log")
+    assert "mine" in log.load().ended
+    log.append([Destroyed(id="mine")])
+    log.close()
+    lab.daemon.start()
+    lab.daemon.recovered()
+    raises(DoesNotExist, lambda: lab.client.task.stat("mine"))
+    assert lab.sensible(id) == "paused"
 
 
 def test_an_id_chosen_by_a_client_is_known_after_a_crash(start):

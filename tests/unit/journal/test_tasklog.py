@@ -67,8 +67,9 @@ def test_only_the_newest_ended_ones_are_kept(disk, log):
 
 def test_a_destroyed_task_is_forgotten_and_its_id_free(disk, log):
     log.append([accepted("a"), ended("a"), Destroyed(id="a")])
-    assert loaded(disk) == LoadedTasks({}, {}, ())
+    assert loaded(disk) == LoadedTasks({}, {}, (), frozenset({"a"}))
     log.append([accepted("a", created=2.0)])
+    assert loaded(disk).gone == frozenset()
     assert loaded(disk).open == {"a": accepted("a", created=2.0)}
     log.append([ended("a")])
     assert loaded(disk).ended == {"a": (accepted("a", created=2.0), ended("a"))}
