@@ -224,6 +224,14 @@ class VmCalls(Protocol):
         """Drop every layer of these VBDs, which are in no domain; with the VM halted, also what
         else is kept of it. Nothing where there is none."""
 
+    def hand_over(self, call: Call, vm: VmId, parcel: Path) -> None:
+        """Move every layer of a VM without a domain into the directory `parcel`, for another
+        instance with this backend; what else is kept of the VM goes."""
+
+    def take_over(self, call: Call, vm: VmId, parcel: Path) -> None:
+        """Move what is in a parcel to its place, and remove the parcel; what was there goes.
+        Nothing where there is no parcel."""
+
 
 class VbdCalls(Protocol):
     """Micro-ops on a VBD of a domain."""

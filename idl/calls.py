@@ -18,7 +18,7 @@ from typing import Annotated, Any, ClassVar, Generic, TypeVar
 from msgspec import Meta, Struct
 
 from idl.host import Diagnostics, ForeignDomain, HostQuery, HostStat, WorkerPool
-from idl.ids import AnyId, DeviceId, TaskId, VmId
+from idl.ids import AnyId, DeviceId, InstanceName, TaskId, VmId
 from idl.metadata import Metadata
 from idl.pci import Pci, PciRecord
 from idl.task import Task
@@ -378,7 +378,7 @@ class VmRelease(Queued[None], frozen=True, kw_only=True):
     #: the VM
     id: VmId
     #: another instance of this host
-    instance: Text
+    instance: InstanceName
 
 
 class VmMetricsCall(Read[list[VmMetrics]], frozen=True, kw_only=True):

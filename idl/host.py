@@ -193,3 +193,5 @@ class Diagnostics(Fact, frozen=True, kw_only=True):
     quarantined: list[Quarantined]
     #: of the daemon and what it is made of
     versions: dict[str, str]
+    #: its directories: `state_dir` and `run_dir`
+    places: dict[str, str] = {}

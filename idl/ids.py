@@ -10,11 +10,20 @@ from typing import Annotated, TypeAlias
 from msgspec import Meta
 
 _NAME = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}"
+#: What a VM and an instance may be called.
+NAME_PATTERN = rf"^{_NAME}(?!\n)$"
 
 VmId: TypeAlias = Annotated[
     str,
     Meta(
-        pattern=rf"^{_NAME}(?!\n)$",
+        pattern=NAME_PATTERN,
+        description="1 to 64 of A-Z a-z 0-9 . _ -, not starting with . or -",
+    ),
+]
+InstanceName: TypeAlias = Annotated[
+    str,
+    Meta(
+        pattern=NAME_PATTERN,
         description="1 to 64 of A-Z a-z 0-9 . _ -, not starting with . or -",
     ),
 ]

@@ -276,7 +276,7 @@ class VMCalls(Namespace):
         """Drop the record and touch nothing else."""
         return self._transport.send(calls.VmForget(id=id, debug_info=debug_info, task=task))
 
-    def release(self, id: VmId, instance: Text, *, timeout: Seconds = 60.0) -> None:
+    def release(self, id: VmId, instance: VmId, *, timeout: Seconds = 60.0) -> None:
         """Hand a halted VM with its layers to another instance of this host."""
         self._transport.send(calls.VmRelease(id=id, instance=instance, timeout=timeout))
 

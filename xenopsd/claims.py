@@ -1,98 +1,304 @@
 """Which instance of a host has which VM: one small file a VM in `RUN/owners`.
 
 Made with O_EXCL, so that of two instances one has it. A claim is void when the store that it
-names no longer has the VM; `OwnedByAnother` otherwise.
+names no longer has the VM; `OwnedByAnother` otherwise. While a VM's record is being made its claim
+is locked: nobody takes it for void meanwhile.
+
+A VM that is handed to another instance has a claim that names both: the one that it is offered
+to, and in `from` the one that it comes from. Of the two the first has it once its record is there,
+and until then the other. So the writing of that record is the moment at which it changes hands.
 """
 
-import json
+import fcntl
 import os
-from collections.abc import Iterable
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import msgspec
+from msgspec import Struct
 
 from idl.errors import OwnedByAnother, StorageError
 from idl.ids import VmId
 
+#: Seconds that another instance may take over the record of a VM that it claims.
+PATIENCE = 5.0
+_BEAT = 0.02
+
+
+class Holder(Struct, frozen=True, kw_only=True):
+    """An instance and its state directory."""
+
+    instance: str
+    state_dir: str
+
+    def has(self, vm: VmId) -> bool:
+        """Whether its store has the VM, readable or not."""
+        return self._path(vm).exists()
+
+    def has_recorded(self, vm: VmId) -> bool:
+        """Whether its store has the VM's record: the last thing to be written of it."""
+        return (self._path(vm) / "config.json").exists()
+
+    def _path(self, vm: VmId) -> Path:
+        return Path(self.state_dir) / "vm" / vm
+
+
+class Claim(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the file of a claim holds."""
+
+    instance: str
+    state_dir: str
+    giver: Holder | None = msgspec.field(default=None, name="from")
+
+    @property
+    def holder(self) -> Holder:
+        """The one that it names first."""
+        return Holder(instance=self.instance, state_dir=self.state_dir)
+
+    def owner(self, vm: VmId) -> Holder | None:
+        """Who has the VM; None where the claim is void."""
+        first = self.holder
+        if self.giver is None:
+            return first if first.has(vm) else None
+        if first.has_recorded(vm):
+            return first
+        return self.giver if self.giver.has(vm) else None
+
 
 class Claims:
-    """The claims of one instance."""
+    """The claims of one instance. `clock` is monotonic."""
 
-    def __init__(self, run_dir: Path, instance: str, state_dir: Path) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        instance: str,
+        state_dir: Path,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        patience: float = PATIENCE,
+    ) -> None:
         self._owners = run_dir / "owners"
-        self._instance = instance
-        self._me = (instance, str(state_dir))
-        self._mine = json.dumps({"instance": instance, "state_dir": str(state_dir)}).encode()
+        self._clock = clock
+        self._patience = patience
+        self.me = Holder(instance=instance, state_dir=str(state_dir))
+        self._mine = _claim(self.me)
+        self._line = msgspec.json.encode(self._mine)
 
-    def take(self, vm: VmId) -> None:
-        """Claim a VM. Raises OwnedByAnother, StorageError."""
+    @contextmanager
+    def taking(self, vm: VmId, *, offered: bool = False) -> Iterator[None]:
+        """Claim a VM, and keep others from it while the body writes its record.
+
+        With `offered`, also one that another instance offers to this one. Where the body fails,
+        the claim is given back. Raises OwnedByAnother, StorageError.
+        """
         path = self._owners / vm
         try:
-            if self._owner(path) == self._me:
-                return
-            self._owners.mkdir(mode=0o755, parents=True, exist_ok=True)
-            while not self._made(path):
-                owner = self._owner(path)
-                if owner == self._me:
-                    return
-                if owner is not None and (Path(owner[1]) / "vm" / vm).exists():
-                    raise OwnedByAnother(id=vm, instance=owner[0])
-                path.unlink(missing_ok=True)
+            fd = self._taken(path, offered=offered)
         except OSError as error:
-            raise StorageError(plugin="claims", reason=f"{path}: {error.strerror}") from error
+            raise _failed(path, error) from error
+        try:
+            yield
+        except BaseException:
+            self.give(vm)
+            raise
+        finally:
+            os.close(fd)
+
+    def confirm(self, vm: VmId) -> None:
+        """Claim a VM that is in the store. Raises OwnedByAnother, StorageError."""
+        if not self._is_mine(self._owners / vm):
+            with self.taking(vm):
+                pass
 
     def give(self, vm: VmId) -> None:
         """Let a VM go that is this instance's."""
         path = self._owners / vm
-        try:
-            if self._owner(path) == self._me:
-                path.unlink(missing_ok=True)
-        except OSError:
-            # Void all the same: the store it names has the VM no more.
-            return
+        if self._is_mine(path) and not self.me.has_recorded(vm):
+            self._drop(path)
 
     def keep(self, vms: Iterable[VmId]) -> dict[VmId, str]:
-        """Claim those that are in the store at start; those that another one has, by whom."""
-        lost: dict[VmId, str] = {}
+        """Claim those that are in the store at start; those that cannot be, and why."""
+        contested: dict[VmId, str] = {}
         held = set(vms)
         self._clear(held)
         for vm in held:
             try:
-                self.take(vm)
+                self.confirm(vm)
             except OwnedByAnother as error:
-                lost[vm] = error.instance
-        return lost
+                contested[vm] = f"the instance {error.instance} of this host claims it too"
+            except StorageError as error:
+                contested[vm] = f"it cannot be claimed: {error.reason}"
+        return contested
+
+    # Changing hands
+
+    def offer(self, vm: VmId, to: Holder) -> None:
+        """Let another instance take a VM of this one. Raises OwnedByAnother, StorageError."""
+        path = self._owners / vm
+        with self.taking(vm):
+            self._replace(path, _claim(to, giver=self.me))
+
+    def settle(self, vm: VmId, to: Holder) -> bool:
+        """Whether an offer was taken; if not, it stands no more. Raises StorageError."""
+        path = self._owners / vm
+        try:
+            fd = self._locked(path)
+        except StorageError:
+            # Stopped in the middle of taking it. If it goes on it finds that the VM is not its
+            # own, and `confirm` keeps it from running it.
+            fd = None
+        try:
+            if not to.has_recorded(vm):
+                self._replace(path, self._mine)
+            # Looked at again, for it may have come between.
+            taken = to.has_recorded(vm)
+            if taken:
+                self._replace(path, _claim(to))
+        except OSError as error:
+            raise _failed(path, error) from error
+        finally:
+            if fd is not None:
+                os.close(fd)
+        return taken
+
+    # Files
+
+    def _taken(self, path: Path, *, offered: bool) -> int:
+        """The claim, this instance's and locked."""
+        vm = path.name
+        while True:
+            fd = self._locked(path)
+            if fd is None:
+                fd = self._made(path)
+                if fd is not None:
+                    return fd
+                continue
+            try:
+                claim = _read(path)
+                owner = None if claim is None else claim.owner(vm)
+                if owner == self.me or claim == self._mine:
+                    return fd
+                if offered and claim is not None and claim.holder == self.me:
+                    return fd
+                if owner is not None:
+                    raise OwnedByAnother(id=vm, instance=owner.instance)
+                path.unlink(missing_ok=True)
+            except BaseException:
+                os.close(fd)
+                raise
+            os.close(fd)
+
+    def _locked(self, path: Path) -> int | None:
+        """The file under its lock; None where there is none. Raises StorageError."""
+        deadline = self._clock() + self._patience
+        while True:
+            try:
+                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                return None
+            try:
+                self._lock(fd, path, deadline)
+                if os.fstat(fd).st_nlink:
+                    return fd
+            except BaseException:
+                os.close(fd)
+                raise
+            # Removed or replaced while it was waited for: what counts is what is there now.
+            os.close(fd)
+
+    def _lock(self, fd: int, path: Path, deadline: float) -> None:
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if self._clock() >= deadline:
+                    reason = f"{path}: another instance has it locked; try again"
+                    raise StorageError(plugin="claims", reason=reason) from None
+                threading.Event().wait(_BEAT)
+            else:
+                return
+
+    def _made(self, path: Path) -> int | None:
+        """A new claim, locked; None where somebody else's came first."""
+        self._owners.mkdir(mode=0o755, parents=True, exist_ok=True)
+        fresh, fd = self._written(path, self._line)
+        try:
+            os.link(fresh, path)
+        except FileExistsError:
+            os.close(fd)
+            return None
+        except BaseException:
+            os.close(fd)
+            raise
+        finally:
+            fresh.unlink(missing_ok=True)
+        return fd
+
+    def _replace(self, path: Path, claim: Claim) -> None:
+        fresh, fd = self._written(path, msgspec.json.encode(claim))
+        os.close(fd)
+        fresh.replace(path)
+
+    def _written(self, path: Path, line: bytes) -> tuple[Path, int]:
+        # Under another name first: a claim is never seen half written.
+        fresh = path.with_name(f".{path.name}~{self.me.instance}")
+        fd = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        try:
+            os.write(fd, line)
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BaseException:
+            os.close(fd)
+            fresh.unlink(missing_ok=True)
+            raise
+        return fresh, fd
+
+    def _is_mine(self, path: Path) -> bool:
+        try:
+            return path.read_bytes() == self._line
+        except OSError:
+            return False
 
     def _clear(self, held: set[VmId]) -> None:
-        """Remove what a crash has left: claims without their record, and claims half made."""
+        """Remove what a crash has left: claims without a record, and claims half made."""
         try:
             for path in self._owners.iterdir():
                 if path.name.startswith("."):
-                    void = path.name.endswith(f".{self._instance}") and self._is_of_mine(path)
+                    void = path.name.endswith(f"~{self.me.instance}")
                 else:
-                    void = path.name not in held and self._owner(path) == self._me
+                    void = path.name not in held and self._is_void(path)
                 if void:
-                    path.unlink(missing_ok=True)
+                    self._drop(path)
         except OSError:
             # They are void all the same.
             return
 
-    def _is_of_mine(self, path: Path) -> bool:
-        return self._mine.startswith(path.read_bytes())
-
-    def _made(self, path: Path) -> bool:
-        # Written under another name and linked: a claim is never seen half written.
-        fresh = path.with_name(f".{path.name}.{os.getpid()}.{self._instance}")
-        fresh.write_bytes(self._mine)
-        try:
-            os.link(fresh, path)
-        except FileExistsError:
+    def _is_void(self, path: Path) -> bool:
+        claim = _read(path)
+        if claim is None or self.me not in (claim.holder, claim.giver):
             return False
-        finally:
-            fresh.unlink(missing_ok=True)
-        return True
+        return claim.owner(path.name) is None
 
-    def _owner(self, path: Path) -> tuple[str, str] | None:
+    def _drop(self, path: Path) -> None:
         try:
-            claim = json.loads(path.read_bytes())
-            return str(claim["instance"]), str(claim["state_dir"])
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
-            return None
+            path.unlink(missing_ok=True)
+        except OSError:
+            # Void all the same: the store it names has the VM no more.
+            return
+
+
+def _claim(holder: Holder, giver: Holder | None = None) -> Claim:
+    return Claim(instance=holder.instance, state_dir=holder.state_dir, giver=giver)
+
+
+def _read(path: Path) -> Claim | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Claim)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
+
+
+def _failed(path: Path, error: OSError) -> StorageError:
+    return StorageError(plugin="claims", reason=f"{path}: {error.strerror}")

@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Meta, Struct
 from msgspec.structs import fields
 
+from idl.ids import NAME_PATTERN
 from xenopsd.places import DEFAULT_INSTANCE, Places, places
 
 T = TypeVar("T")
@@ -156,7 +157,7 @@ class Keys(Section, frozen=True, kw_only=True):
         str,
         _fixed(
             "name of the instance: 1 to 64 of A-Z a-z 0-9 . _ -, not starting with . or -",
-            pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}(?!\n)$",
+            pattern=NAME_PATTERN,
         ),
     ] = DEFAULT_INSTANCE
     backend: Annotated[str | None, _fixed("name of the backend; null: the best there is")] = None

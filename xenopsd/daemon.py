@@ -46,6 +46,7 @@ from xenopsd.memory import Memory
 from xenopsd.metrics import Metrics, Sources
 from xenopsd.notify import Notifier, drop_from_children
 from xenopsd.operations import Operations, Places
+from xenopsd.plan.handover import INCOMING
 from xenopsd.plan.plan import Limits
 from xenopsd.record import VmExtra
 from xenopsd.recovery import Recovery
@@ -145,6 +146,8 @@ class Daemon:
             places=Places(
                 images=state_dir / "suspend",
                 cores=state_dir / "cores",
+                incoming=state_dir / INCOMING,
+                run=config.run_dir,
                 hooks=config.hooks.directory,
             ),
             journal=self._journal,
@@ -170,6 +173,7 @@ class Daemon:
             epoch=self.epoch,
             version=release,
             versions={"xenopsd": release, "python": platform.python_version()},
+            places={"state_dir": str(state_dir), "run_dir": str(config.run_dir)},
             backend_name=self._backend_name,
             features=frozenset(),
             host=_this_host(self._backend_name),

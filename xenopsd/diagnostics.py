@@ -38,6 +38,7 @@ def diagnostics(state: State) -> Diagnostics:
         journal=_open_intents(state),
         quarantined=_quarantined(state),
         versions=state.versions,
+        places=state.places,
     )
 
 

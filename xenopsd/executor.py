@@ -125,7 +125,7 @@ class Executor:
                 execution.checkpoint()
             plan = self._begin_request(execution, entry)
             if execution.run is None and plan is not None and plan.steps():
-                assert entry is not None
+                entry = self.context.inventory.require(execution.vm)
                 self.journalling.begun(execution, entry, plan)
                 entry.rebooting = _reboots(plan)
                 execution.run = Run(plan)

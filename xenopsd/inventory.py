@@ -40,7 +40,7 @@ class Entry:
         "_cached_version",
         "active",
         "attention",
-        "claimed_by",
+        "contested",
         "damaged",
         "domain",
         "extra",
@@ -67,8 +67,8 @@ class Entry:
         self.domain: Domain | None = None
         self.observed_at: float | None = None
         self.attention: Attention | None = None
-        #: The other instance of this host that has it: then nothing of it is touched.
-        self.claimed_by: str | None = None
+        #: Why it cannot be claimed: then nothing of it is touched.
+        self.contested: str | None = None
         #: A written-off call is still out: only reads and a hard shutdown are admitted.
         self.stuck = False
         #: It could not be observed, and has `attention` for that alone.

@@ -193,6 +193,25 @@ class VmRemoveLayers(_MicroOp, frozen=True, kw_only=True, tag="vm_remove_layers"
     vbds: list[DeviceId]
 
 
+class VmPackLayers(_MicroOp, frozen=True, kw_only=True, tag="vm_pack_layers"):
+    """Move the VM's layers into a parcel for another instance."""
+
+    parcel: str
+
+
+class VmTakeLayers(_MicroOp, frozen=True, kw_only=True, tag="vm_take_layers"):
+    """Move the VM's layers out of a parcel to their place."""
+
+    parcel: str
+
+
+class VmHandOver(_MicroOp, frozen=True, kw_only=True, tag="vm_hand_over"):
+    """Have another instance of this host record the VM: from then on it is that one's."""
+
+    instance: str
+    state_dir: str
+
+
 class VmRemoveDevice(_MicroOp, frozen=True, kw_only=True, tag="vm_remove_device"):
     """Drop a device's record, durably."""
 
@@ -294,6 +313,9 @@ MicroOp: TypeAlias = (
     | VmSetXsdata
     | VmRecord
     | VmRemoveLayers
+    | VmPackLayers
+    | VmTakeLayers
+    | VmHandOver
     | VmRemoveDevice
     | VmRemoveRecord
     | VbdPlug
@@ -308,7 +330,16 @@ MicroOp: TypeAlias = (
 )
 
 #: May take minutes: carried out in a thread of its own, waited for without a worker.
-JOBS: tuple[type[MicroOp], ...] = (VmHook, VmSave, VmResumeSaved, VmRestore, VmCoredump)
+JOBS: tuple[type[MicroOp], ...] = (
+    VmHook,
+    VmSave,
+    VmResumeSaved,
+    VmRestore,
+    VmCoredump,
+    VmPackLayers,
+    VmTakeLayers,
+    VmHandOver,
+)
 
 #: Effects that outlive the host: their intent is fsynced before them.
 DURABLE: tuple[type[MicroOp], ...] = (
@@ -319,6 +350,9 @@ DURABLE: tuple[type[MicroOp], ...] = (
     VmUnspendImage,
     VmRecord,
     VmRemoveLayers,
+    VmPackLayers,
+    VmTakeLayers,
+    VmHandOver,
     VmRemoveDevice,
     VmRemoveRecord,
 )
@@ -397,6 +431,8 @@ def inverse(op: MicroOp) -> tuple[MicroOp, ...]:  # noqa: PLR0911, PLR0912, C901
             return (VmSetXsdata(xsdata=was, was=xsdata),)
         case VmRecord(object=object, changes=changes, was=was):
             return (VmRecord(object=object, changes=was, was=changes),)
+        case VmPackLayers(parcel=parcel):
+            return (VmTakeLayers(parcel=parcel),)
         case VbdPlug(id=id):
             return (VbdUnplug(id=id, force=True),)
         case VbdUnplug(id=id):
@@ -435,6 +471,8 @@ def inverse(op: MicroOp) -> tuple[MicroOp, ...]:  # noqa: PLR0911, PLR0912, C901
             | VmAdopt()
             | VmPreserve()
             | VmRemoveLayers()
+            | VmTakeLayers()
+            | VmHandOver()
             | VmRemoveDevice()
             | VmRemoveRecord()
         ):

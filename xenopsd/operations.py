@@ -6,12 +6,11 @@ single durable record (adding, setting, importing) is written here; all else bec
 
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import structlog
 from msgspec.structs import replace
 
@@ -21,40 +20,32 @@ from idl.errors import (
     AlreadyExists,
     DoesNotExist,
     HypervisorError,
-    Interrupted,
     InvalidParameter,
     MetadataCorrupt,
+    MigrationFailed,
     OwnedByAnother,
+    StorageError,
     Unimplemented,
-    from_object,
+    XenopsError,
 )
 from idl.metadata import Metadata
-from idl.task import ErrorObject
 from idl.vm import PowerState
 from journal.intents import VmJournal
-from journal.replay import unasked
-from xenopsd import configure, hooks, microop
+from xenopsd import configure, hooks, microop, neighbour
 from xenopsd.ballooning import Ballooning
-from xenopsd.claims import Claims
-from xenopsd.execution import Balance, Check, Execution, Recover, Run
+from xenopsd.claims import Claims, Holder
+from xenopsd.execution import Balance, Check, Execution, Recover
 from xenopsd.executor import Executor
 from xenopsd.inventory import Entry
 from xenopsd.microop import Hook, MicroOp
 from xenopsd.perform import Performer
-from xenopsd.plan import adoption, guest, planner, recovery
-from xenopsd.plan.plan import Plan, Segment, Snapshot, rest
-from xenopsd.reconcile import Facts, OpenPlan, Repair, Verdict, reconcile
+from xenopsd.plan import adoption, guest, handover, planner, recovery
+from xenopsd.plan.plan import Plan, Segment, Snapshot
 from xenopsd.record import VmExtra
+from xenopsd.repairs import Repairs
 
 log = structlog.get_logger(__name__)
 
-_decode_plan = msgspec.json.Decoder(Plan).decode
-_decode_error = msgspec.json.Decoder(ErrorObject | None).decode
-_encode = msgspec.json.Encoder().encode
-
-
-#: What an operation is recovered to that nobody dares to carry on or undo.
-UNKNOWN = "unknown: it needs attention"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +54,9 @@ class Places:
 
     images: Path
     cores: Path
+    #: Layers of VMs that other instances have handed over.
+    incoming: Path
+    run: Path
     hooks: Path | None = None
 
 
@@ -75,11 +69,12 @@ class Operations:
     ballooning: Ballooning
     places: Places
     journal: Callable[[str], VmJournal]
-    found: Mapping[str, Domain] = field(default_factory=dict)
     #: Looks at the host again: what is foreign has changed.
     take_stock: Callable[[], None] = lambda: None
-    unobservable: str | None = None
-    instance: str = "default"
+    repairs: Repairs = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.repairs = Repairs(self.executor, self._snapshot, self._unpacked)
 
     def begin(self, execution: Execution, entry: Entry | None) -> Plan | None:
         """What is to be carried out; None where it has been, or there is nothing to do.
@@ -95,19 +90,27 @@ class Operations:
             return None
         if isinstance(request, calls.VmImportMetadata):
             execution.result = self._import(request, entry)
-            return None
+            return self._unpacked(self.executor.context.inventory.require(execution.vm), None)
         if isinstance(request, Check):
             return self._check(entry)
         if entry is None:
             raise DoesNotExist(kind="VM", id=execution.vm)
         if isinstance(request, Recover):
-            return self._recover(execution, entry)
+            return self.repairs.begin(execution, entry)
         if isinstance(request, calls.VmForget):
             return self._forget(entry)
         self._admit(request, entry)
         if isinstance(request, calls.Queued):
-            return self._configure(request, execution, entry)
-        return self._operate(request, entry)
+            changed = self._configure(request, execution, entry)
+            return None if changed is None else self._unpacked(entry, changed)
+        return self._unpacked(entry, self._operate(request, entry))
+
+    def _unpacked(self, entry: Entry, plan: Plan | None) -> Plan | None:
+        """Where the VM's layers have not left the parcel that they came in: that first."""
+        parcel = self.places.incoming / entry.id
+        if entry.domain is not None or not parcel.exists():
+            return plan
+        return handover.unpacked(plan or Plan(), str(parcel))
 
     def _operate(self, request: Any, entry: Entry) -> Plan:
         if isinstance(request, calls.VmAdopt):
@@ -127,7 +130,7 @@ class Operations:
         if entry is not None and not call.replace:
             raise AlreadyExists(kind="VM", id=vm.id)
         if entry is None:
-            self._create_record(Metadata(vm=vm))
+            self._create_record(Metadata(vm=vm), offered=False)
         elif entry.damaged or entry.meta is None:
             self._repair_record(entry, Metadata(vm=vm))
         else:
@@ -138,7 +141,7 @@ class Operations:
         meta = configure.imported(call.metadata)
         self._performer.backend.vm.accepts(meta.vm)
         if entry is None:
-            self._create_record(meta)
+            self._create_record(meta, offered=True)
         elif entry.damaged or entry.meta is None:
             self._repair_record(entry, meta)
         else:
@@ -146,15 +149,11 @@ class Operations:
             self._write(entry, meta)
         return meta.vm.id
 
-    def _create_record(self, meta: Metadata) -> None:
+    def _create_record(self, meta: Metadata, *, offered: bool) -> None:
         id = meta.vm.id
         context = self.executor.context
-        self.claims.take(id)
-        try:
+        with self.claims.taking(id, offered=offered):
             context.store.write(id, "config", meta, durable=True)
-        except BaseException:
-            self.claims.give(id)
-            raise
         entry = Entry(id, self.journal(id))
         entry.meta = meta
         context.inventory.put(entry)
@@ -195,7 +194,7 @@ class Operations:
         for kind, id in entry.objects():
             self.executor.context.updates.touch(kind, id)
 
-    def _configure(  # one arm a call
+    def _configure(  # noqa: PLR0911  # one arm a call
         self, call: calls.Queued[Any], execution: Execution, entry: Entry
     ) -> Plan | None:
         meta = entry.metadata()
@@ -209,6 +208,8 @@ class Operations:
                 return None
             case calls.VmRemove():
                 return self._remove(call, entry, meta)
+            case calls.VmRelease():
+                return self._release(call, entry)
             case calls.VbdAdd():
                 self._write(entry, configure.with_vbd(meta, call.vbd))
                 execution.result = call.vbd.id
@@ -250,6 +251,34 @@ class Operations:
         steps += [microop.VmRemoveLayers(vbds=layers)]
         return _finishing([*steps, microop.VmRemoveRecord()])
 
+    def _release(self, call: calls.VmRelease, entry: Entry) -> Plan:
+        backend = self._performer.backend.name
+        if call.instance == self.claims.me.instance:
+            raise InvalidParameter(name="instance", reason=f"VM {entry.id} is there already")
+        other = neighbour.find(self.places.run, call.instance)
+        if other.backend != backend:
+            reason = f"it runs {other.backend}, which cannot read the layers of {backend}"
+            raise InvalidParameter(name="instance", reason=reason)
+        return handover.released(
+            self._snapshot(entry), instance=other.instance, state_dir=other.state_dir
+        )
+
+    def hand_over(self, meta: Metadata, op: microop.VmHandOver) -> None:
+        """Have another instance record the VM. Raises what it answers, MigrationFailed."""
+        vm = meta.vm.id
+        to = Holder(instance=op.instance, state_dir=op.state_dir)
+        if not to.has_recorded(vm):
+            self.claims.offer(vm, to)
+            try:
+                neighbour.entrust(self.places.run, op.instance, meta)
+            except XenopsError:
+                # It may have it all the same, its answer lost.
+                if not self.claims.settle(vm, to):
+                    raise
+                return
+        if not self.claims.settle(vm, to):
+            raise MigrationFailed(phase="hand over", reason=f"{op.instance} has dropped VM {vm}")
+
     def _forget(self, entry: Entry) -> Plan | None:
         if entry.meta is not None and not entry.damaged:
             return _finishing([microop.VmRemoveRecord()])
@@ -281,7 +310,9 @@ class Operations:
         settles = isinstance(request, calls.VmDestroy | calls.VmAdopt) or (
             isinstance(request, calls.VmShutdown) and request.timeout is None
         )
-        records = isinstance(request, calls.Queued) and not isinstance(request, calls.VmRemove)
+        records = isinstance(request, calls.Queued) and not isinstance(
+            request, calls.VmRemove | calls.VmRelease
+        )
         if entry.attention is not None and not settles and not records:
             raise HypervisorError(
                 call=request.method,
@@ -341,6 +372,8 @@ class Operations:
     def _check(self, entry: Entry | None) -> Plan | None:
         if entry is None or entry.meta is None or entry.damaged:
             return None
+        if entry.contested is not None:
+            self._claim_at_last(entry)
         snapshot = self._snapshot(entry)
         if entry.attention is not None:
             return None
@@ -349,145 +382,13 @@ class Operations:
             return replace(recovery.cleared(snapshot), reason="lost")
         return guest.check(snapshot)
 
-    # Recovery
-
-    def _recover(self, execution: Execution, entry: Entry) -> Plan | None:
-        """Bring the VM into a sensible state after a start of the daemon."""
-        killpoints = self.executor.context.killpoints
-        killpoints.passing("recovery:observe")
-        if self.unobservable is not None:
-            raise HypervisorError(call="domains", reason=self.unobservable)
-        intent = entry.journal.intent
-        if entry.meta is None or entry.damaged:
-            execution.error = MetadataCorrupt(path=str(entry.damaged[0].path))
-            self._leave_open(entry)
-            return None
-        if entry.claimed_by is not None:
-            owner = f"the instance {entry.claimed_by} of this host claims it too"
-            self._doubt(execution, entry, owner)
-            return None
-        domain = self.found.get(entry.id)
-        self.executor.observation.observed(entry, domain)
-        if domain is not None:
-            held = max(domain.memory_target, domain.memory_actual)
-            self.executor.context.memory.set(entry.id, held)
-        open_plan: OpenPlan | None = None
-        if intent is not None:
-            execution.interrupted = True
-            try:
-                open_plan = OpenPlan(
-                    plan=_decode_plan(intent.plan),
-                    direction=intent.direction,
-                    done=intent.done,
-                    intended=intent.intended is not None,
-                )
-                logged = _decode_error(intent.error)
-            except msgspec.MsgspecError as error:
-                self._doubt(execution, entry, f"its journal cannot be understood: {error}")
-                return None
-            if logged is not None:
-                execution.error = from_object(logged)
-                execution.failed_at = logged.data.get("micro_op")
-        leftovers = bool(self._performer.backend.host.leftovers(entry.id))
-        boot = intent.begun.boot if intent is not None else entry.extra.boot
-        rebooted = boot not in (None, self._performer.boot)
-        facts = Facts(entry.extra, domain, open_plan, leftovers, rebooted)
-        repair = reconcile(facts)
-        log.info("reconciled", vm=entry.id, verdict=str(repair.verdict), reason=repair.reason)
-        killpoints.passing("recovery:reconcile")
-        plan = self._repair(execution, entry, facts, repair)
-        killpoints.passing("recovery:repair")
-        return plan
-
-    def _repair(
-        self, execution: Execution, entry: Entry, facts: Facts, repair: Repair
-    ) -> Plan | None:
-        open_plan = facts.open
-        match repair.verdict:
-            case Verdict.DOUBT:
-                self._doubt(execution, entry, repair.reason)
-                return None
-            case Verdict.SETTLE:
-                self._settled(entry)
-                return None
-            case Verdict.CLEAR:
-                ahead = [] if open_plan is None else open_plan.ahead
-                plan = recovery.cleared(self._snapshot(entry), ahead)
-                if facts.falls:
-                    plan = replace(plan, reason=repair.reason)
-                if open_plan is not None:
-                    self._turn_back(execution, entry, plan)
-                    return None
-                return plan
-            case Verdict.TURN_BACK:
-                assert open_plan is not None
-                self._replay(entry, open_plan)
-                back = recovery.turned_back(
-                    open_plan.plan,
-                    open_plan.done,
-                    self._snapshot(entry),
-                    intended=open_plan.intended,
-                    loss=facts.loss,
-                )
-                self._turn_back(execution, entry, back)
-                return None
-            case Verdict.CONTINUE:
-                assert open_plan is not None
-                self._carry_on(execution, entry, open_plan, facts.loss)
-                return None
-
-    def _carry_on(
-        self, execution: Execution, entry: Entry, open_plan: OpenPlan, loss: str | None
-    ) -> None:
-        self._replay(entry, open_plan)
-        back = open_plan.direction == "back"
-        execution.run = Run(open_plan.plan, direction=open_plan.direction, done=open_plan.done)
-        if entry.domain is not None:
+    def _claim_at_last(self, entry: Entry) -> None:
+        """Whoever else had claimed it may have let it go."""
+        try:
+            self.claims.confirm(entry.id)
+        except (OwnedByAnother, StorageError):
             return
-        snapshot = self._snapshot(entry)
-        plan = recovery.carried_on(
-            open_plan.plan, open_plan.done, snapshot, loss=loss, back=back
-        )
-        if plan != rest(open_plan.plan, open_plan.done):
-            self.executor.journalling.turn(execution, entry, plan, direction=open_plan.direction)
-
-    def _replay(self, entry: Entry, open_plan: OpenPlan) -> None:
-        """Take in what the steps that were done have changed of the running record."""
-        intent = entry.journal.intent
-        at = intent.begun.at if intent else time.time()
-        for step, segment in open_plan.plan.steps()[: open_plan.done]:
-            self._performer.advance(entry, step, segment.incarnation, at)
-        entry.changed()
-
-    def _turn_back(self, execution: Execution, entry: Entry, plan: Plan) -> None:
-        """Undo, or clear, what a cut operation has left; its task is `Interrupted`."""
-        if execution.error is None:
-            execution.error = Interrupted(task=execution.task_id, begun=True)
-        self.executor.journalling.turn(execution, entry, plan)
-
-    def _doubt(self, execution: Execution, entry: Entry, reason: str) -> None:
-        """Touch nothing; what is open stays open, so that every later start doubts again."""
-        if entry.journal.intent is not None:
-            execution.error = Interrupted(
-                task=execution.task_id, begun=True, recovered_to=UNKNOWN
-            )
-            self._leave_open(entry)
-        self.executor.observation.doubt(entry, reason)
-
-    def _leave_open(self, entry: Entry) -> None:
-        """Have the journal outlive its task: what an ended task left would be crossed out."""
-        intent = entry.journal.intent
-        if intent is not None and intent.task is not None:
-            durable = self.executor.context.always_fsync
-            entry.journal.append(*unasked(intent), durable=durable)
-
-    def _settled(self, entry: Entry) -> None:
-        domain = entry.domain
-        if domain is not None and entry.extra.incarnation is None:
-            # Ours by its mark, though its record was lost: it runs, and is ours again.
-            entry.extra = replace(
-                entry.extra, incarnation=domain.incarnation, running=entry.metadata().vm
-            )
+        entry.contested = None
         self.executor.observation.settle(entry, None)
 
     @property

@@ -47,6 +47,10 @@ class Performer:
     resized: Callable[[VmId, int], None]
     forget: Callable[[Entry], None]
     memory_timeout: float = 20.0
+    #: Raises OwnedByAnother where the VM is another instance's by now.
+    confirm: Callable[[VmId], None] = lambda vm: None  # noqa: ARG005
+    #: Has another instance record the VM.
+    hand_over: Callable[[Metadata, microop.VmHandOver], None] = lambda meta, op: None  # noqa: ARG005
     #: Looks at the host again: what is foreign has changed.
     restock: Callable[[], None] = lambda: None
 
@@ -139,6 +143,12 @@ class Performer:
             case microop.VmRemoveLayers(vbds=vbds):
                 layers = [vbd for vbd in meta.vbds if vbd.id in vbds]
                 backend.vm.remove(call, entry.id, layers)
+            case microop.VmPackLayers(parcel=parcel):
+                backend.vm.hand_over(call, entry.id, Path(parcel))
+            case microop.VmTakeLayers(parcel=parcel):
+                backend.vm.take_over(call, entry.id, Path(parcel))
+            case microop.VmHandOver():
+                self.hand_over(meta, op)
             case microop.VmRemoveDevice(id=id):
                 self._write_meta(entry, without(meta, id))
             case microop.VmRemoveRecord():
@@ -189,6 +199,8 @@ class Performer:
                 raise
 
     def _create(self, vm: Vm, call: BackendCall) -> Waiting | None:
+        # An instance that was stopped while the VM changed hands must not run it.
+        self.confirm(vm.id)
         granted = self.reserve(vm.id, vm.memory_dynamic_min, vm.memory_dynamic_max)
         if granted is None:
             return Waiting("memory", timeout=self.memory_timeout, recheck=0.1)

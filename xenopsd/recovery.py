@@ -32,10 +32,11 @@ from xenopsd.errands import start
 from xenopsd.execution import Execution, Recover
 from xenopsd.executor import Executor
 from xenopsd.inventory import Entry
-from xenopsd.operations import UNKNOWN, Operations
+from xenopsd.operations import Operations
 from xenopsd.perform import Performer
 from xenopsd.record import VmExtra
 from xenopsd.remembering import Remembering
+from xenopsd.repairs import UNKNOWN
 from xenopsd.state import State
 from xenopsd.stock import Stock
 from xenopsd.tasks import TaskEntry
@@ -112,9 +113,9 @@ class Recovery:
         # for sure, but it may not be reached yet: the kernel's is what journals are read by.
         self._rebooted_kernel = self._remembering.value.kernel_boot not in (None, boot)
         self._kernel_boot = boot
-        others = self._claims.keep(loaded)
+        contested = self._claims.keep(loaded)
         for id, records in loaded.items():
-            self._load_vm(id, records, others.get(id))
+            self._load_vm(id, records, contested.get(id))
         self._end_unbegun(tasks.open)
         # The host itself: until its backend is open, not even its features are known.
         self._state.recovering = 1
@@ -124,7 +125,7 @@ class Recovery:
                 self._updates.touch(kind, id)
             self._queue_recovery(entry, tasks)
 
-    def _load_vm(self, id: str, loaded: LoadedVm, owner: str | None) -> None:
+    def _load_vm(self, id: str, loaded: LoadedVm, contested: str | None) -> None:
         entry = Entry(id, self._operations.journal(id))
         damaged = list(loaded.damaged)
         extra_damaged = any(d.path.name == "extra.json" for d in damaged)
@@ -147,10 +148,9 @@ class Recovery:
             damaged.append(Damage(entry.journal.path, error.reason))
         if damaged:
             self._set_aside(entry, damaged)
-        if owner is not None:
-            entry.claimed_by = owner
-            reason = f"the instance {owner} of this host claims it too"
-            entry.attention = Attention(reason=reason, since=self._context.wall())
+        if contested is not None:
+            entry.contested = contested
+            entry.attention = Attention(reason=contested, since=self._context.wall())
         self._inventory.put(entry)
 
     def _set_aside(self, entry: Entry, damaged: list[Damage]) -> None:
@@ -231,7 +231,7 @@ class Recovery:
         self.backend = backend
         self._stock.take(backend.host.domains())
         self._killpoints.passing("recovery:stock")
-        self._operations.found = self._stock.found
+        self._operations.repairs.found = self._stock.found
         self._operations.take_stock = partial(self._stock.retake, backend)
         self._context.opened = self._performer(backend, boot)
         self._context.bridge.post(partial(self._opened, backend, host, _console_data(backend)))
@@ -262,6 +262,8 @@ class Recovery:
             grow=self._context.memory.grow,
             resized=self._context.memory.set,
             forget=self._operations.forgotten,
+            confirm=self._claims.confirm,
+            hand_over=self._operations.hand_over,
             restock=partial(self._stock.retake, backend),
         )
 

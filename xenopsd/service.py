@@ -212,8 +212,6 @@ class Service:
         self._state.intake.submit(execution, accepted)
 
     def _queue(self, call: Any) -> Any:
-        if isinstance(call, calls.VmRelease):
-            raise Unimplemented(what=call.method, backend=self._state.backend_name)
         vm, entry = self._queue_of(call)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()

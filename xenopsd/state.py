@@ -24,6 +24,7 @@ class State:
         epoch: str,
         version: str,
         versions: dict[str, str],
+        places: dict[str, str],
         backend_name: str,
         features: frozenset[str],
         host: HostStat,
@@ -39,6 +40,7 @@ class State:
         self.epoch = epoch
         self.version = version
         self.versions = versions
+        self.places = places
         self.backend_name = backend_name
         self.features = features
         self.host = host

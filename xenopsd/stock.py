@@ -71,7 +71,8 @@ class Stock:
                 log.warning("host_not_observed", error=str(error))
                 continue
             for entry in self._inventory:
-                if entry.running is None and _differs(entry.domain, self.found.get(entry.id)):
+                differs = _differs(entry.domain, self.found.get(entry.id))
+                if entry.running is None and (differs or entry.contested is not None):
                     self._executor.check(entry.id)
             self._state.vm_metrics = dict(self._sample(backend))
 

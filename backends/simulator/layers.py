@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from backends import parcel
 from idl.errors import StorageError
 from idl.ids import DeviceId, VmId, name_of, vm_of
 from idl.vbd import Disk, Local, Vbd
@@ -120,6 +121,14 @@ class Layers:
             if _owner(path.name) == name_of(id):
                 path.unlink(missing_ok=True)
         self.forget(vm_of(id))
+
+    def pack(self, vm: VmId, to: Path, *, timeout: float) -> None:
+        """Move the VM's directory. Raises OSError, StorageError."""
+        parcel.move(self._root / vm, to, timeout=timeout)
+
+    def unpack(self, vm: VmId, parcelled: Path, *, timeout: float) -> None:
+        """Move it back to its place. Raises OSError, StorageError."""
+        parcel.move(parcelled, self._root / vm, timeout=timeout)
 
     def forget(self, vm: VmId) -> None:
         """Remove the VM's directory, unless something is in it."""

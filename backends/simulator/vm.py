@@ -1,5 +1,6 @@
 """Micro-ops on simulated domains."""
 
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -280,6 +281,20 @@ class VmOps(MicroOps):
             if held.record is None:
                 held.unlink()
                 machine.ledger.forget(vm)
+
+    @micro_op
+    def hand_over(self, call: Call, vm: VmId, parcel: Path) -> None:
+        machine = self.machine
+        with machine.world.hold(vm) as held:
+            if held.record is not None:
+                raise AlreadyExists(kind="domain", id=held.record.id)
+            machine.layers.pack(vm, parcel, timeout=call.deadline - time.monotonic())
+            held.unlink()
+            machine.ledger.forget(vm)
+
+    @micro_op
+    def take_over(self, call: Call, vm: VmId, parcel: Path) -> None:
+        self.machine.layers.unpack(vm, parcel, timeout=call.deadline - time.monotonic())
 
 
 def _image_of(vm: Vm, image: Path) -> Record:

@@ -159,6 +159,12 @@ class Subject:
         call = self.call("vm_remove_layers")
         self.backend.vm.remove(call, self.vm.id, [*self.boot, *vbds])
 
+    def hand_over(self, parcel: Path) -> None:
+        self.backend.vm.hand_over(self.call("vm_pack_layers"), self.vm.id, parcel)
+
+    def take_over(self, parcel: Path) -> None:
+        self.backend.vm.take_over(self.call("vm_take_layers"), self.vm.id, parcel)
+
     def plug(self, vbd: Vbd) -> None:
         self.backend.vbd.plug(self.call("vbd_plug"), self.vm, vbd)
 

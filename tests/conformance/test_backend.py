@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
@@ -781,6 +782,43 @@ def test_a_save_can_be_undone(subject, needs, tmp_path):
         assert subject.alive.stopped is None
         assert not subject.alive.paused
     assert subject.alive.id == before.id
+
+
+# Layers that go to another instance
+
+
+def _content(directory: Path) -> dict[str, bytes]:
+    files = (path for path in directory.rglob("*") if path.is_file())
+    return {str(path.relative_to(directory)): path.read_bytes() for path in files}
+
+
+def test_layers_go_into_a_parcel_and_out_of_it(subject, guests, tmp_path):
+    layered, parcel = guests.layered(subject.vm, "kept", 1), tmp_path / "incoming" / "vm"
+    subject.started(layered)
+    with pytest.raises(AlreadyExists):
+        subject.hand_over(parcel)
+    subject.destroy()
+    packed = []
+    for _ in range(2):
+        for _ in range(2):
+            subject.hand_over(parcel)
+        packed.append(_content(parcel))
+        for _ in range(2):
+            subject.take_over(parcel)
+        assert not parcel.exists()
+    assert packed[0]
+    assert packed[0] == packed[1]
+    subject.again().started(layered)
+    subject.destroy()
+    subject.remove(layered)
+
+
+def test_a_vm_without_layers_has_nothing_to_hand_over(subject, tmp_path):
+    parcel = tmp_path / "parcel"
+    subject.hand_over(parcel)
+    assert not parcel.exists() or _content(parcel) == {}
+    subject.take_over(parcel)
+    assert not parcel.exists()
 
 
 DAMAGE: dict[str, Callable[[bytes], bytes]] = {

@@ -85,10 +85,12 @@ def test_tells_that_nobody_answers(tmp_path):
     assert (found.returncode, "start xenopsd" in found.stderr) == (UNREACHABLE, True)
 
 
-def test_what_no_backend_does_is_told(lab):
+def test_a_release_to_nobody_is_told(lab):
     id = lab.vm()
     said = failed(lab, FAILED, "release", id, "blue")
-    assert said.startswith("xenops: The backend simulator cannot do this: VM.release.\n  next: ")
+    assert "xenops: Parameter instance: no instance blue answers at " in said
+    assert "; start it first.\n" in said
+    assert lab.power_state(id) == "halted"
 
 
 def test_a_forgotten_vm_gets_its_domain_back(lab, xenops):

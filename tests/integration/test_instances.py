@@ -3,14 +3,23 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 
 import pytest
 from rigs.daemon import DaemonProcess, eventually
 from rigs.lab import Lab, raises
 
-from idl.errors import MethodNotFound, OwnedByAnother
+from idl.errors import (
+    BadPowerState,
+    HypervisorError,
+    InvalidParameter,
+    InvalidParams,
+    MethodNotFound,
+    OwnedByAnother,
+)
 from idl.metadata import Metadata
+from idl.vbd import Local, Vbd
 from idl.vm import Vm
 
 
@@ -122,6 +131,101 @@ def test_instances_of_one_world_see_each_others_domains_as_foreign(instances, di
     assert two.stat(b).state.domain_ids != one.stat(a).state.domain_ids
     two.run(two.client.vm.shutdown(b))
     assert one.stat(a).state.power_state == "running"
+
+
+# Handing over
+
+
+def layered(lab):
+    """A halted VM with a layer that has been written to; its id, and what the layer holds."""
+    base = Local(path="/images/base.qcow2", format="qcow2", overlay=True)
+    id = lab.vm(vbds=lambda vm: [Vbd(id=f"{vm}/root", backend=base)])
+    lab.run(lab.client.vm.start(id))
+    lab.run(lab.client.vm.shutdown(id))
+    layer = lab.daemon.world / "layers" / id / "root.json"
+    layer.write_bytes(layer.read_bytes() + b"\n")
+    return id, layer.read_bytes()
+
+
+def test_a_vm_is_handed_over_with_its_layers_and_back(instances, directory):
+    one, two = instances("one"), instances("two")
+    id, written = layered(one)
+    before = one.client.vm.export_metadata(id)
+    for giver, taker, name in ((one, two, "two"), (two, one, "one")):
+        token = giver.client.updates.last_id()
+        giver.client.vm.release(id, name)
+        assert not giver.client.vm.exists(id)
+        removed = {u.id for u in giver.client.updates.get(token, 0.0).updates if u.removed}
+        assert {id, f"{id}/root"} <= removed
+        after = taker.client.vm.export_metadata(id)
+        assert (after.vm, after.vbds, after.vifs) == (before.vm, before.vbds, before.vifs)
+        assert taker.layers(id) == ["root.json"]
+        assert giver.layers(id) == []
+        assert (taker.daemon.world / "layers" / id / "root.json").read_bytes() == written
+        taker.run(taker.client.vm.start(id))
+        assert taker.sensible(id) == "running"
+        error = raises(OwnedByAnother, lambda: giver.client.vm.add(Vm(id=id)))  # noqa: B023
+        assert error.instance == name
+        taker.run(taker.client.vm.shutdown(id))
+    claim = json.loads((directory / "run" / "owners" / id).read_text())
+    assert claim == {"instance": "one", "state_dir": str(one.daemon.state_dir)}
+
+
+def test_instances_of_one_world_hand_over_too(instances, directory):
+    world = directory / "world"
+    one, two = instances("one", world=world), instances("two", world=world)
+    id = one.vm()
+    one.client.vm.release(id, "two")
+    two.run(two.client.vm.start(id))
+    assert two.power_state(id) == "running"
+    assert not one.client.vm.exists(id)
+
+
+def test_only_a_halted_vm_is_handed_over(instances):
+    one, two = instances("one"), instances("two")
+    for id in (one.running(), one.suspended()):
+        error = raises(BadPowerState, lambda: one.client.vm.release(id, "two"))  # noqa: B023
+        assert error.expected == ["halted"]
+        assert not two.client.vm.exists(id)
+        assert one.sensible(id) in ("running", "suspended")
+
+
+def test_a_vm_is_handed_to_another_instance_that_answers(instances):
+    one, two = instances("one"), instances("two")
+    id, written = layered(one)
+    error = raises(InvalidParameter, lambda: one.client.vm.release(id, "one"))
+    assert (error.name, error.reason) == ("instance", f"VM {id} is there already")
+    for nobody in ("../one", ""):
+        raises(InvalidParams, lambda: one.client.vm.release(id, nobody))  # noqa: B023
+    error = raises(InvalidParameter, lambda: one.client.vm.release(id, "three"))
+    assert "start it first" in error.reason
+    two.daemon.process.send_signal(signal.SIGSTOP)
+    try:
+        error = raises(InvalidParameter, lambda: one.client.vm.release(id, "two"))
+    finally:
+        two.daemon.process.send_signal(signal.SIGCONT)
+    assert error.name == "instance"
+    assert one.sensible(id) == "halted"
+    assert (one.daemon.world / "layers" / id / "root.json").read_bytes() == written
+
+
+def test_one_that_was_doubly_claimed_is_claimed_once_the_other_lets_go(instances, directory):
+    one, two = instances("one"), instances("two")
+    id = one.vm()
+    one.client.close()
+    one.daemon.kill()
+    (directory / "run" / "owners" / id).unlink()
+    two.client.vm.add(Vm(id=id))
+    one.daemon.start()
+    one.daemon.recovered()
+    assert "the instance two" in one.stat(id).state.attention.reason
+    error = raises(HypervisorError, lambda: one.run(one.client.vm.start(id)))
+    assert "needs attention" in error.reason
+    two.client.vm.remove(id)
+    one.client.updates.refresh_vm(id)
+    eventually(lambda: one.stat(id).state.attention is None)
+    one.run(one.client.vm.start(id))
+    assert one.sensible(id) == "running"
 
 
 # One daemon each

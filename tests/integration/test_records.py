@@ -24,7 +24,6 @@ from idl.errors import (
     InvalidVcpus,
     MethodNotFound,
     PermissionDenied,
-    Unimplemented,
 )
 from idl.host import FEATURES
 from idl.metadata import Metadata
@@ -732,12 +731,6 @@ def test_what_an_ended_task_changed_is_in_every_read_after_it(lab):
         lab.run(lab.client.vm.shutdown(id))
         assert lab.power_state(id) == "halted"
         assert not lab.client.vif.stat(f"{id}/nic0").state.plugged
-
-
-def test_release_is_unimplemented_or_hands_over(lab):
-    id = lab.vm()
-    error = raises(Unimplemented, lambda: lab.client.vm.release(id, "other"))
-    assert error.what == "VM.release"
 
 
 # The read-only socket

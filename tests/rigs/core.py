@@ -107,7 +107,12 @@ class Core:
             executor=self.executor,
             claims=Claims(directory / "run", "default", directory),
             ballooning=Ballooning(self.executor),
-            places=Places(images=directory / "suspend", cores=directory / "cores"),
+            places=Places(
+                images=directory / "suspend",
+                cores=directory / "cores",
+                incoming=directory / "incoming",
+                run=directory / "run",
+            ),
             journal=self.journal,
         )
         self.backend = Plugin().open(
@@ -260,7 +265,7 @@ class Core:
 
     def repair(self, vm: str, task: TaskEntry | None = None) -> Execution:
         """Queue what a start of the daemon does for this VM."""
-        self.operations.found = {d.vm: d for d in self.backend.host.domains() if d.vm is not None}
+        self.operations.repairs.found = {d.vm: d for d in self.backend.host.domains() if d.vm is not None}
         if task is not None:
             self.tasks.add(task)
         execution = Execution(Recover(vm), vm, task=task)

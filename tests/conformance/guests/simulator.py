@@ -56,6 +56,11 @@ class Guests:
             persistent=False,
         )
 
+    def layered(self, vm: Vm, name: str, position: int) -> Vbd:
+        """A disk over a shared base, whose writes persist."""
+        base = Local(path="/images/base", overlay=True)
+        return Vbd(id=f"{vm.id}/{name}", position=position, backend=base)
+
     def drive(self, vm: Vm, name: str, position: int) -> Vbd:
         """A CD drive with a medium in it."""
         disk = self.medium("one")

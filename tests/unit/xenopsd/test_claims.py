@@ -1,65 +1,231 @@
 """Which of a host's instances has which VM, and what a crash leaves of that."""
 
+import fcntl
+import json
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from idl.errors import OwnedByAnother
+from idl.errors import OwnedByAnother, StorageError
 from xenopsd.claims import Claims
 
 
-def claims(tmp_path: Path, name: str, *vms: str) -> Claims:
+def claims(tmp_path: Path, name: str, *vms: str, patience: float = 30.0) -> Claims:
+    """An instance that has a record of each of these VMs."""
     for vm in vms:
-        (tmp_path / name / "vm" / vm).mkdir(parents=True)
-    return Claims(tmp_path / "run", name, tmp_path / name)
+        record(tmp_path, name, vm)
+    return Claims(tmp_path / "run", name, tmp_path / name, patience=patience)
 
 
-def owners(tmp_path: Path) -> set[str]:
-    return {path.name for path in (tmp_path / "run" / "owners").iterdir()}
+def record(tmp_path: Path, name: str, vm: str) -> None:
+    directory = tmp_path / name / "vm" / vm
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "config.json").write_text("{}")
+
+
+def take(owner: Claims, vm: str, *, offered: bool = False) -> None:
+    with owner.taking(vm, offered=offered):
+        pass
+
+
+def owners(tmp_path: Path) -> dict[str, str]:
+    """Who each claim names first."""
+    directory = tmp_path / "run" / "owners"
+    return {path.name: json.loads(path.read_text())["instance"] for path in directory.iterdir()}
 
 
 def test_of_two_instances_one_has_a_vm(tmp_path):
-    claims(tmp_path, "one", "a").take("a")
+    take(claims(tmp_path, "one", "a"), "a")
     with pytest.raises(OwnedByAnother, match="one"):
-        claims(tmp_path, "two").take("a")
+        take(claims(tmp_path, "two"), "a")
 
 
 def test_a_claim_is_void_when_its_store_has_the_vm_no_more(tmp_path):
-    claims(tmp_path, "one").take("a")
-    claims(tmp_path, "two").take("a")
-    claims(tmp_path, "two", "a").take("a")
+    take(claims(tmp_path, "one"), "a")
+    take(claims(tmp_path, "two"), "a")
+    assert owners(tmp_path) == {"a": "two"}
 
 
-def test_only_what_is_mine_is_given_back(tmp_path):
-    claims(tmp_path, "one", "a").take("a")
+def test_only_what_is_mine_and_gone_is_given_back(tmp_path):
+    one = claims(tmp_path, "one")
+    take(one, "a")
     claims(tmp_path, "two").give("a")
-    assert owners(tmp_path) == {"a"}
-    claims(tmp_path, "one").give("a")
-    assert owners(tmp_path) == set()
+    assert owners(tmp_path) == {"a": "one"}
+    record(tmp_path, "one", "a")
+    one.give("a")
+    assert owners(tmp_path) == {"a": "one"}, "its record is there"
+    (tmp_path / "one" / "vm" / "a" / "config.json").unlink()
+    one.give("a")
+    assert owners(tmp_path) == {}
+
+
+def test_a_record_that_cannot_be_written_leaves_no_claim(tmp_path):
+    one = claims(tmp_path, "one")
+    with suppress(ZeroDivisionError), one.taking("a"):
+        raise ZeroDivisionError
+    assert owners(tmp_path) == {}
+
+
+def test_a_claim_whose_record_is_being_written_is_not_void(tmp_path):
+    one, two = claims(tmp_path, "one"), claims(tmp_path, "two")
+    refused: list[str] = []
+
+    def contend() -> None:
+        try:
+            take(two, "a")
+        except OwnedByAnother as error:
+            refused.append(error.instance)
+
+    with one.taking("a"):
+        contender = threading.Thread(target=contend)
+        contender.start()
+        # It finds a claim without a record, and waits.
+        contender.join(0.1)
+        assert contender.is_alive()
+        record(tmp_path, "one", "a")
+    contender.join(30)
+    assert refused == ["one"]
+
+
+def test_a_claim_that_stays_locked_is_told(tmp_path):
+    two = claims(tmp_path, "two", patience=0.0)
+    with (
+        claims(tmp_path, "one").taking("a"),
+        pytest.raises(StorageError, match="another instance has it locked; try again"),
+    ):
+        take(two, "a")
 
 
 def test_a_start_keeps_what_it_has_and_says_who_has_the_rest(tmp_path):
-    claims(tmp_path, "one", "a").take("a")
-    assert claims(tmp_path, "two").keep(["a", "b"]) == {"a": "one"}
-    assert owners(tmp_path) == {"a", "b"}
+    take(claims(tmp_path, "one", "a"), "a")
+    contested = claims(tmp_path, "two", "a", "b").keep(["a", "b"])
+    assert contested == {"a": "the instance one of this host claims it too"}
+    assert owners(tmp_path) == {"a": "one", "b": "two"}
+
+
+def test_a_start_that_cannot_claim_says_why(tmp_path):
+    one = claims(tmp_path, "one", "a")
+    (tmp_path / "run").write_text("no directory")
+    assert one.keep(["a"])["a"].startswith("it cannot be claimed: ")
 
 
 def test_a_start_removes_what_a_crash_has_left_of_its_own(tmp_path):
     first = claims(tmp_path, "one", "a")
     for vm in ("a", "cut before its record"):
-        first.take(vm)
-    claims(tmp_path, "two", "b").take("b")
+        take(first, vm)
+    take(claims(tmp_path, "two", "b"), "b")
     directory = tmp_path / "run" / "owners"
-    whole = (directory / "a").read_bytes()
-    (directory / ".c.7.one").write_bytes(whole)
-    (directory / ".d.7.one").write_bytes(whole[:9])
-    (directory / ".e.7.two").write_bytes(b"{")
+    (directory / ".c~one").write_bytes(b'{"inst')
+    (directory / ".e~two").write_bytes(b"{}")
+    (directory / ".f~x.one").write_bytes(b"{}")
     first.keep(["a"])
-    assert owners(tmp_path) == {"a", "b", ".e.7.two"}
+    assert {path.name for path in directory.iterdir()} == {"a", "b", ".e~two", ".f~x.one"}
 
 
 def test_what_is_claimed_already_needs_no_room(tmp_path, monkeypatch):
     mine = claims(tmp_path, "one", "a")
-    mine.take("a")
-    monkeypatch.setattr(Path, "write_bytes", None)
+    take(mine, "a")
+    monkeypatch.setattr(fcntl, "flock", None)
     assert mine.keep(["a"]) == {}
+
+
+# Changing hands
+
+
+@pytest.fixture
+def pair(tmp_path) -> tuple[Claims, Claims]:
+    """`a` is at the first, and offered to the second."""
+    one, two = claims(tmp_path, "one", "a"), claims(tmp_path, "two")
+    take(one, "a")
+    one.offer("a", two.me)
+    return one, two
+
+
+def test_until_its_record_is_there_what_is_offered_stays_where_it_was(pair):
+    one, two = pair
+    one.confirm("a")
+    with pytest.raises(OwnedByAnother, match="one"):
+        take(two, "a")
+    assert one.keep(["a"]) == {}
+    assert two.keep([]) == {}
+    one.confirm("a")
+
+
+def test_what_is_offered_is_taken_with_the_record(pair, tmp_path):
+    one, two = pair
+    with two.taking("a", offered=True):
+
+        record(tmp_path, "two", "a")
+    two.confirm("a")
+    with pytest.raises(OwnedByAnother, match="two"):
+        one.confirm("a")
+    assert one.settle("a", two.me)
+    assert owners(tmp_path) == {"a": "two"}
+    two.confirm("a")
+
+
+def test_a_third_takes_nothing_that_is_offered(pair, tmp_path):
+    with pytest.raises(OwnedByAnother, match="one"):
+        take(claims(tmp_path, "three"), "a", offered=True)
+
+
+def test_an_offer_that_is_taken_back_cannot_be_taken(pair, tmp_path):
+    one, two = pair
+    assert not one.settle("a", two.me)
+    assert owners(tmp_path) == {"a": "one"}
+    with pytest.raises(OwnedByAnother, match="one"):
+        take(two, "a", offered=True)
+
+
+def test_a_taking_that_fails_leaves_the_offer(pair, tmp_path):
+    one, two = pair
+    with suppress(ZeroDivisionError), two.taking("a", offered=True):
+        raise ZeroDivisionError
+    one.confirm("a")
+    take(two, "a", offered=True)
+
+
+def test_taking_back_waits_for_who_is_taking(pair, tmp_path):
+    one, two = pair
+    taken: list[bool] = []
+    with two.taking("a", offered=True):
+        settling = threading.Thread(target=lambda: taken.append(one.settle("a", two.me)))
+        settling.start()
+        settling.join(0.1)
+        assert settling.is_alive()
+        record(tmp_path, "two", "a")
+    settling.join(30)
+    assert taken == [True]
+
+
+def test_who_was_stopped_in_the_middle_of_taking_does_not_run_it(tmp_path):
+    one, two = claims(tmp_path, "one", "a", patience=0.0), claims(tmp_path, "two")
+    take(one, "a")
+    one.offer("a", two.me)
+    with two.taking("a", offered=True):
+        assert not one.settle("a", two.me)
+        record(tmp_path, "two", "a")
+    one.confirm("a")
+    with pytest.raises(OwnedByAnother, match="one"):
+        two.confirm("a")
+
+
+def test_after_a_loss_of_all_claims_the_first_to_settle_decides_nothing_wrong(pair, tmp_path):
+    one, two = pair
+    with two.taking("a", offered=True):
+        record(tmp_path, "two", "a")
+    (tmp_path / "run" / "owners" / "a").unlink()
+    one.confirm("a")
+    assert one.settle("a", two.me), "its journal says that it was being handed over"
+    two.confirm("a")
+    assert owners(tmp_path) == {"a": "two"}
+
+
+def test_an_offer_that_nobody_has_any_more_is_void(pair, tmp_path):
+    _one, two = pair
+    (tmp_path / "one" / "vm" / "a" / "config.json").unlink()
+    (tmp_path / "one" / "vm" / "a").rmdir()
+    two.keep([])
+    assert owners(tmp_path) == {}

@@ -783,7 +783,7 @@ def test_errors_of_files_are_told_as_storage_errors(error, plugin, words):
 
 def test_a_vm_that_another_instance_claims_is_not_touched(core):
     core.completed(START)
-    entry(core).claimed_by = "other"
+    entry(core).contested = "the instance other of this host claims it too"
     core.arm("lose", "vm1")
     core.recover("vm1")
     assert entry(core).attention.reason == "the instance other of this host claims it too"

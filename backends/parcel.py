@@ -1,0 +1,78 @@
+"""Directories on their way from one place to another, perhaps on another file system.
+
+A move that a crash has cut is carried on by moving again: until all of it is there, what counts
+is at the source.
+"""
+
+import errno
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from idl.errors import StorageError
+
+
+def move(source: Path, target: Path, *, timeout: float) -> None:
+    """Make `target` be what `source` was, with owners and extended attributes; what was at
+    `target` goes. Nothing where there is no source. A copy gets `timeout` seconds.
+
+    Raises OSError, StorageError.
+    """
+    gone = source.with_name(f".{source.name}.gone")
+    partial = target.with_name(f".{target.name}.partial")
+    if source.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _remove(target)
+        if _renamed(source, target):
+            return
+        _remove(partial)
+        _copy(source, partial, timeout)
+        # From here on the copy counts.
+        source.rename(gone)
+        _sync(gone.parent)
+    if gone.exists():
+        if partial.exists():
+            partial.rename(target)
+            _sync(target.parent)
+        _remove(gone)
+
+
+def _renamed(source: Path, target: Path) -> bool:
+    try:
+        source.rename(target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        return False
+    _sync(target.parent)
+    _sync(source.parent)
+    return True
+
+
+def _copy(source: Path, target: Path, timeout: float) -> None:
+    try:
+        subprocess.run(  # noqa: S603  # no word of it is a client's
+            ["cp", "-a", "--reflink=auto", "--", source, target],  # noqa: S607
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+    except subprocess.SubprocessError as error:
+        said = getattr(error, "stderr", None) or str(error)
+        raise StorageError(plugin="layers", reason=said.strip()) from error
+    os.sync()
+
+
+def _remove(path: Path) -> None:
+    if path.exists():
+        shutil.rmtree(path)
+
+
+def _sync(directory: Path) -> None:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
