@@ -92,7 +92,8 @@ def test_a_vm_that_cannot_be_observed_is_recorded_all_the_same(core):
 def test_a_vm_that_another_instance_has_is_refused(core, tmp_path):
     other = tmp_path / "other"
     (other / "vm" / "vm1").mkdir(parents=True)
-    Claims(core.directory / "run", "second", other).take("vm1")
+    with Claims(core.directory / "run", "second", other).taking("vm1"):
+        pass
     error = core.done(ADD).error
     assert error.facts() == {"id": "vm1", "instance": "second"}
     assert core.inventory.get("vm1") is None
