@@ -244,8 +244,7 @@ class Operations:
     def _remove(self, call: calls.VmRemove, entry: Entry, meta: Metadata) -> Plan:
         snapshot = self._snapshot(entry)
         snapshot.require(PowerState.HALTED, PowerState.SUSPENDED)
-        image = entry.extra.image
-        steps: list[MicroOp] = [microop.VmDropImage(image=image.path)] if image else []
+        steps: list[MicroOp] = [microop.VmDropImage(image=path) for path in _images(snapshot)]
         steps += [microop.VmDestroy()]
         layers = [] if call.keep_layers else [vbd.id for vbd in meta.vbds]
         steps += [microop.VmRemoveLayers(vbds=layers)]
@@ -401,6 +400,14 @@ def _plugged(entry: Entry) -> set[str]:
     domain, image = entry.domain, entry.extra.image
     plugged = set() if image is None or image.spent else set(image.plugged)
     return plugged if domain is None else {*plugged, *domain.vbds, *domain.vifs, *domain.pcis}
+
+
+def _images(snapshot: Snapshot) -> list[str]:
+    """Its suspend image; and one that lies in its place since it was forgotten suspended."""
+    recorded = [snapshot.extra.image.path] if snapshot.extra.image else []
+    if snapshot.image in recorded or not Path(snapshot.image).exists():
+        return recorded
+    return [*recorded, snapshot.image]
 
 
 def _finishing(steps: list[MicroOp]) -> Plan:

@@ -583,6 +583,18 @@ def test_remove_may_keep_the_layers(lab):
     assert lab.sensible(id) == "running"
 
 
+def test_the_image_of_a_vm_that_was_forgotten_goes_with_its_next_record(lab):
+    id = lab.suspended()
+    kept = lab.client.vm.export_metadata(id)
+    image = lab.daemon.state_dir / "suspend" / f"{id}.image"
+    lab.run(lab.client.vm.forget(id))
+    assert image.exists(), "nothing else is touched"
+    lab.client.vm.import_metadata(kept)
+    assert lab.power_state(id) == "halted"
+    lab.client.vm.remove(id)
+    assert not image.exists()
+
+
 def test_forget_drops_the_record_and_touches_nothing_else(lab, start):
     own = start()
     id = own.running()

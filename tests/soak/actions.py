@@ -58,6 +58,26 @@ def _set(client: Client, vm: str, dice: Random) -> None:
     client.vm.set(vm, {"name": f"name {dice.randrange(100)}", "vcpus": dice.randint(1, 4)})
 
 
+def _set_memory(client: Client, vm: str, dice: Random) -> str:
+    """Now and then more than the VM may have, or upside down."""
+    low, high = (dice.randint(8, 80) * MIB for _ in range(2))
+    return client.vm.set_memory_dynamic_range(vm, low, high)
+
+
+def _forget_and_adopt(client: Client, vm: str, dice: Random) -> str | None:
+    """Its record goes and comes back; its domain runs on, and is taken again or left in doubt."""
+    kept = client.vm.export_metadata(vm)
+    client.run(client.vm.forget(vm), 30)
+    client.vm.import_metadata(kept)
+    domains = client.vm.stat(vm).state.domain_ids
+    return client.vm.adopt(vm, domains[0]) if domains and dice.random() < 0.8 else None
+
+
+def _metrics(client: Client, vm: str, _dice: Random) -> None:
+    client.vm.metrics(vm)
+    client.host.list_foreign()
+
+
 def _plug_disk(client: Client, vm: str, dice: Random) -> str:
     turn = dice.choice([client.vbd.plug, client.vbd.unplug])
     return turn(f"{vm}/scratch")
@@ -115,6 +135,9 @@ STEPS: dict[str, tuple[int, Step]] = {
     "pause": (3, lambda c, vm, dice: c.vm.pause(vm)),
     "unpause": (5, lambda c, vm, dice: c.vm.unpause(vm)),
     "set vcpus": (2, lambda c, vm, dice: c.vm.set_vcpus(vm, dice.randint(1, 5))),
+    "set memory": (3, _set_memory),
+    "forget and adopt": (2, _forget_and_adopt),
+    "metrics and foreign": (2, _metrics),
     "set xsdata": (2, lambda c, vm, dice: c.vm.set_xsdata(vm, {"n": str(dice.random())})),
     "delay": (1, lambda c, vm, dice: c.vm.delay(vm, dice.random() / 5)),
     "plug disk": (4, _plug_disk),

@@ -45,6 +45,7 @@ class Chaos:
         strokes: dict[Callable[[], None], int] = {
             self.nudge: 60,
             self.fault: 40,
+            self.hear: 8,
             self.resize: 8,
             self.kill: 6,
             self.kill_at: 8,
@@ -71,11 +72,17 @@ class Chaos:
     def fault(self) -> None:
         """A step fails, hangs or is slow."""
         step = self.dice.choice(MICRO_OPS)
-        match self.dice.choice(("fail", "hang", "set-latency")):
+        match self.dice.choice(("fail", "fail", "hang", "hang", "deaf", "set-latency")):
             case "set-latency":
                 self.trigger("set-latency", step, str(self.dice.choice([0, 0.02, 0.1])))
+            case "deaf":
+                self.trigger("hang", step, "1", "deaf")
             case what:
                 self.trigger(what, step, "1")
+
+    def hear(self) -> None:
+        """What was deaf returns at last."""
+        self.trigger("undeaf")
 
     def resize(self) -> None:
         self._ask("resize", lambda c: c.host.set_worker_pool_size(self.dice.randint(1, 12)))
@@ -117,6 +124,7 @@ class Chaos:
         """No faults any more, and the pool as it was."""
         self.history.note("", "calm")
         with self.daemon.client() as client:
+            client.debug.trigger("undeaf", [])
             for step in MICRO_OPS:
                 for what in ("fail", "hang", "set-latency"):
                     client.debug.trigger(what, [step, "0"])

@@ -27,6 +27,8 @@ class History:
         self.answers: Counter[str] = Counter()
         self.events: Counter[str] = Counter()
         self.broken: list[str] = []
+        #: VMs that were forgotten, and may have left a suspend image.
+        self.forgotten: set[str] = set()
 
     def note(self, vm: str, what: str, answer: str = "") -> None:
         line = f"{time.monotonic() - self._began:9.3f} s  {what}  {answer}"
@@ -37,6 +39,8 @@ class History:
                 return
             self.operations += 1
             self.answers[answer] += 1
+            if what.startswith("forget"):
+                self.forgotten.add(vm)
             if answer in BROKEN:
                 self.broken.append(f"{vm}: {line}")
 

@@ -34,6 +34,9 @@ from soak.report import markdown, text
 from soak.trend import Sample, trends
 from soak.verify import attended, busy, misled, shown, wrong
 
+from idl.client import Client
+from idl.vm import PowerState
+
 VMS = [f"vm-{number}" for number in range(20)]
 #: How long everything may take to settle once nothing is asked any more.
 SETTLING = 60.0
@@ -144,12 +147,22 @@ class Soak:
                     client.vm.import_metadata(metadata(vm, self.dice))
 
     def _settle(self) -> None:
+        self._fill()  # what was forgotten, so that its domain has a record again
         with self.daemon.client() as client:
             if left := within(SETTLING, lambda: busy(client)):
                 raise Violation("\n".join(left))
             self.doubts += attended(client)
+            self._renew(client)
             if left := within(SETTLING, lambda: busy(client)):
                 raise Violation("\n".join(left))
+
+    def _renew(self, client: Client) -> None:
+        """What was forgotten suspended has left an image, which goes when the VM is removed."""
+        for vm in self.history.forgotten:
+            if client.vm.stat(vm).state.power_state == PowerState.HALTED:
+                client.vm.remove(vm)
+                client.vm.import_metadata(metadata(vm, self.dice))
+        self.history.forgotten.clear()
 
     def _verify(self) -> None:
         """The world, the daemon and the followers agree, and nothing broke on the way."""
