@@ -3,10 +3,12 @@
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
 import tarfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -281,6 +283,45 @@ def test_metrics_and_foreign_domains_are_listed(lab, xenops):
     assert id in xenops("metrics", "-o", "name").splitlines()
     assert json.loads(xenops("metrics", id, "-o", "json"))[0]["id"] == id
     assert xenops("foreign").split() == ["DOMAIN", "NAME", "WHY"]
+
+
+def test_events_go_on_over_a_crash_and_end_with_a_token(start):
+    lab = start()
+    command = [str(XENOPS), "events", "--all"]
+    env = {**os.environ, "XENOPS_SOCKET": str(lab.daemon.socket)}
+    with subprocess.Popen(command, env=env, stdout=-1, stderr=-1, text=True) as events:
+        assert events.stdout is not None
+        first = lab.vm()
+        until(events, first)
+        lab.restart()
+        second = lab.vm()
+        until(events, second)
+        events.send_signal(signal.SIGINT)
+        _rest, said = events.communicate(timeout=DEADLINE)
+        assert events.returncode == 0
+    assert re.search(r"go on with: xenops events --since \S+\n$", said)
+
+
+def until(process: "subprocess.Popen[str]", wanted: str) -> None:
+    """Read its lines up to the one that has this."""
+    late = threading.Timer(DEADLINE, process.kill)
+    late.start()
+    try:
+        assert any(wanted in line for line in process.stdout), f"{wanted} never came"
+    finally:
+        late.cancel()
+
+
+def test_what_is_added_to_a_halted_vm_is_plugged_when_it_starts(lab, xenops):
+    id = lab.vm(disks=0, nics=0)
+    for kind, spec in (("disk", "/images/x.raw"), ("nic", "br0"), ("pci", "0000:05:00.0")):
+        found = run(lab.daemon.socket, kind, "add", id, spec, "--plug")
+        assert (found.returncode, found.stdout) == (0, f"{id}/{kind}0\n")
+        assert f"Its VM is halted: {id}/{kind}0 is plugged when that is started." in found.stderr
+    xenops("start", id)
+    assert "yes" in xenops("disk", "list", id)
+    assert xenops("disk", "add", id, "/images/y.raw", "--plug") == f"{id}/disk1\n"
+    assert lab.client.vbd.stat(f"{id}/disk1").state.plugged
 
 
 def test_events_since_a_token(lab, xenops):

@@ -10,13 +10,11 @@ import click
 from xenopsd.cli import completers, device
 from xenopsd.cli.completers import vm_argument
 from xenopsd.cli.follow import Waiting, finish, waiting
-from xenopsd.cli.output import Column, Output, emit, listing
+from xenopsd.cli.output import Column
 from xenopsd.cli.session import Session
 
 if TYPE_CHECKING:
     from idl.vbd import VbdRecord
-
-_disk = click.argument("disk", metavar="DISK", shell_complete=completers.vbds)
 
 
 def _present(record: "VbdRecord") -> str:
@@ -34,28 +32,24 @@ def _columns() -> "Sequence[Column[VbdRecord]]":
     )
 
 
+KIND = device.Kind(
+    noun="disk",
+    a_noun="a disk",
+    example="web/disk1",
+    calls=lambda client: client.vbd,
+    complete=completers.vbds,
+    columns=_columns,
+    list_example="-c device,plugged,backend",
+    goes_too=", with its layer",
+)
+
+
 @click.group("disk")
 def disks() -> None:
     """Disks and drives of VMs.
 
     A disk is named VM/NAME.
     """
-
-
-@disks.command("list")
-@device.maybe_vm
-@listing
-@click.pass_obj
-def list_disks(session: Session, /, *, vm: str | None, output: Output) -> None:
-    """List the disks of a VM, or of all.
-
-    \b
-    Examples:
-      xenops disk list web
-      xenops disk list -c device,plugged,backend
-    """
-    client = session.client
-    emit(list(device.of(client, vm, client.vbd.list)), _columns(), output, lambda one: one.id)
 
 
 @disks.command()
@@ -89,11 +83,8 @@ def add(
     """
     if (spec is None) != cdrom:
         raise click.UsageError("Give a PATH, or --cdrom for an empty drive; not both.")
-    client = session.client
-    id = device.new_id(vm, name, "disk", client.vbd.list(vm))
-    click.echo(client.vbd.add(_vbd(id, spec)))
-    if plug:
-        finish(session, client.vbd.plug(id), waiting)
+    id = device.new_id(vm, name, "disk", session.client.vbd.list(vm))
+    device.add(session, KIND, _vbd(id, spec), waiting, plug=plug)
 
 
 def _vbd(id: str, spec: str | None) -> Any:
@@ -109,75 +100,34 @@ def _vbd(id: str, spec: str | None) -> Any:
 
 
 @disks.command()
-@_disk
-@click.pass_obj
-def remove(session: Session, /, *, disk: str) -> None:
-    """Drop the record of an unplugged disk, with its layer.
-
-    \b
-    Examples:
-      xenops disk remove web/disk1
-    """
-    session.client.vbd.remove(disk)
-
-
-@disks.command()
-@_disk
-@waiting
-@click.pass_obj
-def plug(session: Session, /, *, disk: str, waiting: Waiting) -> None:
-    """Plug a disk into its running VM.
-
-    \b
-    Examples:
-      xenops disk plug web/disk1
-    """
-    finish(session, session.client.vbd.plug(disk), waiting)
-
-
-@disks.command()
-@_disk
-@device.force_option
-@waiting
-@click.pass_obj
-def unplug(session: Session, /, *, disk: str, force: bool, waiting: Waiting) -> None:
-    """Unplug a disk, and wait until it was seen gone.
-
-    \b
-    Examples:
-      xenops disk unplug web/disk1
-    """
-    finish(session, session.client.vbd.unplug(disk, force), waiting)
-
-
-@disks.command()
-@_disk
+@KIND.argument
 @click.argument("spec", metavar="PATH[,format=FORMAT]")
 @waiting
 @click.pass_obj
-def insert(session: Session, /, *, disk: str, spec: str, waiting: Waiting) -> None:
+def insert(session: Session, /, *, device: str, spec: str, waiting: Waiting) -> None:
     """Put a medium into a drive; what is in it makes room.
 
     \b
     Examples:
       xenops disk insert web/cd /images/install.iso
     """
-    medium = _vbd(disk, spec).backend
-    finish(session, session.client.vbd.insert(disk, medium), waiting)
+    medium = _vbd(device, spec).backend
+    finish(session, session.client.vbd.insert(device, medium), waiting)
 
 
 @disks.command()
-@_disk
+@KIND.argument
 @waiting
 @click.pass_obj
-def eject(session: Session, /, *, disk: str, waiting: Waiting) -> None:
+def eject(session: Session, /, *, device: str, waiting: Waiting) -> None:
     """Take the medium out of a drive.
 
     \b
     Examples:
       xenops disk eject web/cd
     """
-    finish(session, session.client.vbd.eject(disk), waiting)
+    finish(session, session.client.vbd.eject(device), waiting)
 
 
+device.give(disks, KIND)
 COMMANDS = (disks,)

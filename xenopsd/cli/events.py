@@ -12,6 +12,9 @@ from xenopsd.cli.session import Session
 if TYPE_CHECKING:
     from idl.update import Update, UpdateBatch
 
+#: Seconds that a poll waits for something to tell.
+POLL = 30.0
+
 
 @click.command()
 @click.option("--since", metavar="TOKEN", help="From this token on; by default from now on.")
@@ -36,6 +39,8 @@ def events(
 ) -> None:
     """Print which objects change, until Ctrl-C.
 
+    It goes on when the daemon is restarted, and names then what changed meanwhile.
+
     At its end it says on stderr from which token to go on, so that nothing is missed between.
 
     \b
@@ -51,20 +56,22 @@ def events(
         return
     batch = session.client.updates.get(since, timeout=0)
     _print(batch, output)
-    _go_on(batch.next, output)
+    _go_on(batch.next)
 
 
 def _follow(session: Session, since: str | None, output: str) -> None:
+    """Until Ctrl-C, or until the daemon has been away for longer than a restart takes."""
     token = since
     try:
-        with session.client.subscribe(since) as subscription:
-            token = subscription.token
-            for batch in subscription:
+        while True:
+            batch = session.client.updates.get(token, timeout=POLL)
+            if batch.updates or batch.resync:
                 _print(batch, output)
-                token = batch.next
+            token = batch.next
     except KeyboardInterrupt:
-        # How this command ends.
-        _go_on(token, output)
+        pass  # how this command ends
+    finally:
+        _go_on(token)
 
 
 def _print(batch: "UpdateBatch", output: str) -> None:
@@ -79,8 +86,8 @@ def _print(batch: "UpdateBatch", output: str) -> None:
         click.echo(_line(update))
 
 
-def _go_on(token: str | None, output: str) -> None:
-    if token is not None and output != "json":
+def _go_on(token: str | None) -> None:
+    if token is not None:
         click.echo(f"go on with: xenops events --since {token}", err=True)
 
 

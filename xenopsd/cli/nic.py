@@ -10,13 +10,11 @@ import click
 from xenopsd.cli import completers, device
 from xenopsd.cli.completers import vm_argument
 from xenopsd.cli.follow import Waiting, finish, waiting
-from xenopsd.cli.output import Column, Output, emit, listing
+from xenopsd.cli.output import Column
 from xenopsd.cli.session import Session
 
 if TYPE_CHECKING:
     from idl.vif import LockingMode, Rate, VifRecord
-
-_nic = click.argument("nic", metavar="NIC", shell_complete=completers.vifs)
 
 
 def _rate(record: "VifRecord") -> str:
@@ -39,28 +37,23 @@ def _columns() -> "Sequence[Column[VifRecord]]":
     )
 
 
+KIND = device.Kind(
+    noun="nic",
+    a_noun="an interface",
+    example="web/nic1",
+    calls=lambda client: client.vif,
+    complete=completers.vifs,
+    columns=_columns,
+    list_example="-o wide",
+)
+
+
 @click.group("nic")
 def nics() -> None:
     """Network interfaces of VMs.
 
     An interface is named VM/NAME.
     """
-
-
-@nics.command("list")
-@device.maybe_vm
-@listing
-@click.pass_obj
-def list_nics(session: Session, /, *, vm: str | None, output: Output) -> None:
-    """List the interfaces of a VM, or of all.
-
-    \b
-    Examples:
-      xenops nic list web
-      xenops nic list -o wide
-    """
-    client = session.client
-    emit(list(device.of(client, vm, client.vif.list)), _columns(), output, lambda one: one.id)
 
 
 @nics.command()
@@ -89,11 +82,8 @@ def add(
       xenops nic add web br0 --plug
       xenops nic add web br1,mac=02:00:00:00:00:01,mtu=9000 --name storage
     """
-    client = session.client
-    id = device.new_id(vm, name, "nic", client.vif.list(vm))
-    click.echo(client.vif.add(_vif(id, spec)))
-    if plug:
-        finish(session, client.vif.plug(id), waiting)
+    id = device.new_id(vm, name, "nic", session.client.vif.list(vm))
+    device.add(session, KIND, _vif(id, spec), waiting, plug=plug)
 
 
 def _vif(id: str, spec: str) -> Any:
@@ -108,53 +98,11 @@ def _vif(id: str, spec: str) -> Any:
 
 
 @nics.command()
-@_nic
-@click.pass_obj
-def remove(session: Session, /, *, nic: str) -> None:
-    """Drop the record of an unplugged interface.
-
-    \b
-    Examples:
-      xenops nic remove web/nic1
-    """
-    session.client.vif.remove(nic)
-
-
-@nics.command()
-@_nic
-@waiting
-@click.pass_obj
-def plug(session: Session, /, *, nic: str, waiting: Waiting) -> None:
-    """Plug an interface into its running VM.
-
-    \b
-    Examples:
-      xenops nic plug web/nic1
-    """
-    finish(session, session.client.vif.plug(nic), waiting)
-
-
-@nics.command()
-@_nic
-@device.force_option
-@waiting
-@click.pass_obj
-def unplug(session: Session, /, *, nic: str, force: bool, waiting: Waiting) -> None:
-    """Unplug an interface, and wait until it was seen gone.
-
-    \b
-    Examples:
-      xenops nic unplug web/nic1
-    """
-    finish(session, session.client.vif.unplug(nic, force), waiting)
-
-
-@nics.command()
-@_nic
+@KIND.argument
 @click.argument("bridge")
 @waiting
 @click.pass_obj
-def move(session: Session, /, *, nic: str, bridge: str, waiting: Waiting) -> None:
+def move(session: Session, /, *, device: str, bridge: str, waiting: Waiting) -> None:
     """Move an interface to another bridge, plugged or not.
 
     \b
@@ -163,11 +111,11 @@ def move(session: Session, /, *, nic: str, bridge: str, waiting: Waiting) -> Non
     """
     from idl.vif import Bridge
 
-    finish(session, session.client.vif.move(nic, Bridge(name=bridge)), waiting)
+    finish(session, session.client.vif.move(device, Bridge(name=bridge)), waiting)
 
 
 @nics.command("set")
-@_nic
+@KIND.argument
 @click.option("--carrier", type=click.Choice(("up", "down")), help="Plug or pull the cable.")
 @click.option(
     "--rate", metavar="KBPS[,BURST]", help="Limit in kbit/s, burst in kB; none lifts it."
@@ -183,7 +131,7 @@ def set_fields(
     session: Session,
     /,
     *,
-    nic: str,
+    device: str,
     carrier: str | None,
     rate: str | None,
     locking: str | None,
@@ -201,11 +149,11 @@ def set_fields(
     client = session.client
     limit = None if rate is None else _limit(rate)
     if carrier is not None:
-        finish(session, client.vif.set_carrier(nic, carrier == "up"), waiting)
+        finish(session, client.vif.set_carrier(device, carrier == "up"), waiting)
     if rate is not None:
-        finish(session, client.vif.set_rate(nic, limit), waiting)
+        finish(session, client.vif.set_rate(device, limit), waiting)
     if locking is not None:
-        finish(session, client.vif.set_locking_mode(nic, _locking(locking)), waiting)
+        finish(session, client.vif.set_locking_mode(device, _locking(locking)), waiting)
 
 
 def _limit(text: str) -> "Rate | None":
@@ -232,4 +180,5 @@ def _locking(text: str) -> "LockingMode":
     )
 
 
+device.give(nics, KIND)
 COMMANDS = (nics,)

@@ -8,11 +8,18 @@ import click
 
 from xenopsd.cli import completers, device
 from xenopsd.cli.completers import vm_argument
-from xenopsd.cli.follow import Waiting, finish, waiting
-from xenopsd.cli.output import Output, emit, listing
+from xenopsd.cli.follow import Waiting, waiting
 from xenopsd.cli.session import Session
 
-_pci = click.argument("pci", metavar="PCI", shell_complete=completers.pcis)
+KIND = device.Kind(
+    noun="pci",
+    a_noun="a PCI device",
+    example="web/gpu",
+    calls=lambda client: client.pci,
+    complete=completers.pcis,
+    columns=device.columns,
+    list_example="-o json",
+)
 
 
 @click.group("pci")
@@ -21,22 +28,6 @@ def pcis() -> None:
 
     A device is named VM/NAME.
     """
-
-
-@pcis.command("list")
-@device.maybe_vm
-@listing
-@click.pass_obj
-def list_pcis(session: Session, /, *, vm: str | None, output: Output) -> None:
-    """List the PCI devices of a VM, or of all.
-
-    \b
-    Examples:
-      xenops pci list web
-    """
-    client = session.client
-    found = list(device.of(client, vm, client.pci.list))
-    emit(found, device.columns(), output, lambda one: one.id)
 
 
 @pcis.command()
@@ -64,11 +55,8 @@ def add(
     Examples:
       xenops pci add web 0000:03:00.0 --name gpu
     """
-    client = session.client
-    id = device.new_id(vm, name, "pci", client.pci.list(vm))
-    click.echo(client.pci.add(_record(id, address)))
-    if plug:
-        finish(session, client.pci.plug(id), waiting)
+    id = device.new_id(vm, name, "pci", session.client.pci.list(vm))
+    device.add(session, KIND, _record(id, address), waiting, plug=plug)
 
 
 def _record(id: str, address: str) -> Any:
@@ -82,46 +70,5 @@ def _record(id: str, address: str) -> Any:
         raise click.UsageError(str(error)) from error
 
 
-@pcis.command()
-@_pci
-@click.pass_obj
-def remove(session: Session, /, *, pci: str) -> None:
-    """Drop the record of an unplugged PCI device.
-
-    \b
-    Examples:
-      xenops pci remove web/gpu
-    """
-    session.client.pci.remove(pci)
-
-
-@pcis.command()
-@_pci
-@waiting
-@click.pass_obj
-def plug(session: Session, /, *, pci: str, waiting: Waiting) -> None:
-    """Give a PCI device to its running VM.
-
-    \b
-    Examples:
-      xenops pci plug web/gpu
-    """
-    finish(session, session.client.pci.plug(pci), waiting)
-
-
-@pcis.command()
-@_pci
-@device.force_option
-@waiting
-@click.pass_obj
-def unplug(session: Session, /, *, pci: str, force: bool, waiting: Waiting) -> None:
-    """Take a PCI device back.
-
-    \b
-    Examples:
-      xenops pci unplug web/gpu
-    """
-    finish(session, session.client.pci.unplug(pci, force), waiting)
-
-
+device.give(pcis, KIND)
 COMMANDS = (pcis,)
