@@ -162,6 +162,8 @@ class Operations:
             domain = entry.domain
             context.memory.set(id, max(domain.memory_target, domain.memory_actual))
             self.take_stock()
+            if reason := adoption.unrecorded(meta, domain):
+                self.executor.observation.doubt(entry, f"{reason}, then VM.adopt")
         self._announce(entry)
 
     def _repair_record(self, entry: Entry, meta: Metadata) -> None:

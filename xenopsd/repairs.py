@@ -20,7 +20,7 @@ from xenopsd.execution import Execution, Run
 from xenopsd.executor import Executor
 from xenopsd.inventory import Entry
 from xenopsd.perform import Performer
-from xenopsd.plan import handover, recovery
+from xenopsd.plan import adoption, handover, recovery
 from xenopsd.plan.plan import Plan, Snapshot, rest
 from xenopsd.reconcile import Facts, OpenPlan, Repair, Verdict, reconcile
 
@@ -182,6 +182,9 @@ class Repairs:
             entry.extra = replace(
                 entry.extra, incarnation=domain.incarnation, running=entry.metadata().vm
             )
+        if domain is not None and (reason := adoption.unrecorded(entry.metadata(), domain)):
+            self.executor.observation.doubt(entry, f"{reason}, then VM.adopt")
+            return
         self.executor.observation.settle(entry, None)
 
     @property

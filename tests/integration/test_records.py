@@ -8,6 +8,7 @@ import time
 import uuid
 
 import pytest
+from msgspec.structs import replace
 from rigs.daemon import eventually
 from rigs.lab import plain, raises
 
@@ -19,6 +20,7 @@ from idl.errors import (
     DeadlineExceeded,
     DeviceIsConnected,
     DoesNotExist,
+    HypervisorError,
     InvalidParameter,
     InvalidParams,
     InvalidVcpus,
@@ -593,6 +595,28 @@ def test_the_image_of_a_vm_that_was_forgotten_goes_with_its_next_record(lab):
     assert lab.power_state(id) == "halted"
     lab.client.vm.remove(id)
     assert not image.exists()
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_domain_with_devices_that_a_new_record_lacks_is_in_doubt(start, restarted):
+    lab = start()
+    id = lab.running(disks=2)
+    kept = lab.client.vm.export_metadata(id)
+    domain = lab.stat(id).state.domain_ids[0]
+    lab.run(lab.client.vm.forget(id))
+    lab.client.vm.import_metadata(replace(kept, vbds=kept.vbds[:1]))
+    if restarted:
+        lab.restart()
+    attention = lab.stat(id).state.attention
+    assert attention.reason == (
+        f"domain {domain} has the VBD disk1, of which VM {id} has no record; "
+        "add it with VBD.add first, then VM.adopt"
+    )
+    raises(HypervisorError, lambda: lab.run(lab.client.vm.reboot(id)))
+    lab.client.vbd.add(kept.vbds[1])
+    lab.run(lab.client.vm.adopt(id, domain))
+    assert lab.sensible(id) == "running"
+    assert lab.stat(id).state.domain_ids == [domain]
 
 
 def test_forget_drops_the_record_and_touches_nothing_else(lab, start):

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from backends.interface import Domain
 from idl.errors import BadPowerState, InvalidParameter
 from idl.ids import name_of
+from idl.metadata import Metadata
 from idl.vm import PowerState
 from xenopsd import microop
 from xenopsd.microop import MicroOp
@@ -21,7 +22,8 @@ def adopted(snapshot: Snapshot, domain: Domain, *, doubted: bool) -> Plan:
     if domain.stopped is not None:
         reason = f"domain {domain.id} runs no more; destroy it with what has made it"
         raise InvalidParameter(name="domain", reason=reason)
-    _require_records(snapshot, domain)
+    if reason := unrecorded(snapshot.meta, domain):
+        raise InvalidParameter(name="domain", reason=reason)
     adopt = microop.VmAdopt(domain=domain.id, vcpus=domain.vcpus, memory=domain.memory_limit)
     image = snapshot.extra.image
     # The memory in it is older than what runs: it must not run as well.
@@ -44,8 +46,8 @@ def _require_free(snapshot: Snapshot, domain: Domain, *, doubted: bool) -> None:
         raise BadPowerState(id=snapshot.id, actual=str(snapshot.state), expected=expected)
 
 
-def _require_records(snapshot: Snapshot, domain: Domain) -> None:
-    meta = snapshot.meta
+def unrecorded(meta: Metadata, domain: Domain) -> str | None:
+    """What a domain has that no record of the VM describes, and what to do about it."""
     for kind, found, known in (
         ("VBD", domain.vbds, meta.vbds),
         ("VIF", domain.vifs, meta.vifs),
@@ -53,11 +55,11 @@ def _require_records(snapshot: Snapshot, domain: Domain) -> None:
     ):
         missing = _names(found) - _names(device.id for device in known)
         if missing:
-            reason = (
+            return (
                 f"domain {domain.id} has the {kind} {', '.join(sorted(missing))}, of which VM "
-                f"{snapshot.id} has no record; add it with {kind}.add first"
+                f"{meta.vm.id} has no record; add it with {kind}.add first"
             )
-            raise InvalidParameter(name="domain", reason=reason)
+    return None
 
 
 def _names(ids: Iterable[str]) -> set[str]:
