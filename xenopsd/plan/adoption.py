@@ -22,8 +22,8 @@ def adopted(snapshot: Snapshot, domain: Domain, *, doubted: bool) -> Plan:
     if domain.stopped is not None:
         reason = f"domain {domain.id} runs no more; destroy it with what has made it"
         raise InvalidParameter(name="domain", reason=reason)
-    if reason := unrecorded(snapshot.meta, domain):
-        raise InvalidParameter(name="domain", reason=reason)
+    if missing := unrecorded(snapshot.meta, domain):
+        raise InvalidParameter(name="domain", reason=missing)
     adopt = microop.VmAdopt(domain=domain.id, vcpus=domain.vcpus, memory=domain.memory_limit)
     image = snapshot.extra.image
     # The memory in it is older than what runs: it must not run as well.
