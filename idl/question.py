@@ -9,7 +9,7 @@ Pure; time is an argument. The daemon may go away between a call and its answer.
 
 from dataclasses import dataclass
 from functools import cache
-from math import inf
+from math import inf, isfinite
 from typing import Any
 from uuid import uuid4
 
@@ -49,9 +49,16 @@ class Question:
 
 
 def question(method: str, params: dict[str, Any], timeout: float) -> Question:
-    """What to send for a call. An operation gets a task id where its caller chose none."""
+    """What to send for a call. An operation gets a task id where its caller chose none.
+
+    Raises ValueError for what cannot be sent.
+    """
     if method == UpdatesSubscribe.method:
         raise ValueError("a subscription needs a connection of its own: use subscribe()")
+    for name, value in params.items():
+        if isinstance(value, float) and not isfinite(value):
+            # It would travel as null, and a shutdown without a timeout is a hard one.
+            raise ValueError(f"{name}: {value} cannot be sent; JSON has no such number")
     kind = CALLS.get(method)
     if kind is not None and issubclass(kind, Operation):
         task = params.get("task")

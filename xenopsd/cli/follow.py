@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from xenopsd.cli.failure import Detached
+from xenopsd.cli.seconds import SECONDS
 from xenopsd.cli.session import Session
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def waiting(command: Callable[..., Any]) -> Callable[..., Any]:
     )
     @click.option(
         "--wait-for",
-        type=click.FloatRange(min=0),
+        type=SECONDS,
         metavar="SECONDS",
         help="Stop waiting after so long; the task goes on.",
     )

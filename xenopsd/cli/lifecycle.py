@@ -8,6 +8,7 @@ import click
 
 from xenopsd.cli.completers import vm_argument
 from xenopsd.cli.follow import Waiting, finish, waiting
+from xenopsd.cli.seconds import SECONDS
 from xenopsd.cli.session import Session
 
 _paused = click.option("--paused", is_flag=True, help="Leave it paused.")
@@ -18,7 +19,7 @@ def _asking(command: Any) -> Any:
     """The options of what may ask the guest."""
     timeout = click.option(
         "--timeout",
-        type=click.FloatRange(min=0),
+        type=SECONDS,
         metavar="SECONDS",
         help="Ask the guest and wait so long; without it, hard.",
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from xenopsd.cli.completers import vm_argument
+from xenopsd.cli.seconds import SECONDS
 from xenopsd.cli.session import Session
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ _BEAT = 30.0
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0),
+    type=SECONDS,
     metavar="SECONDS",
     help="How long at most; by default for ever.",
 )

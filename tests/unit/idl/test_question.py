@@ -150,3 +150,9 @@ def test_the_outcome_of_a_task():
 def test_what_is_at_its_default_is_left_out():
     assert given(VmStart(id="a", paused=False)) == {"id": "a"}
     assert given(VmAdd(vm=Vm(id="a"), timeout=1.0)) == {"vm": Vm(id="a"), "timeout": 1.0}
+
+
+@pytest.mark.parametrize("timeout", [inf, -inf, float("nan")])
+def test_a_number_that_json_has_not_is_refused_and_never_sent_as_null(timeout: float):
+    with pytest.raises(ValueError, match="timeout: .* cannot be sent"):
+        question("VM.shutdown", {"id": "a", "timeout": timeout}, 60.0)

@@ -6,13 +6,14 @@ import sys
 
 import click
 
+from xenopsd.cli.seconds import Seconds
 from xenopsd.cli.session import Session
 
 
 @click.command()
 @click.option(
     "--interval",
-    type=click.FloatRange(min=0.2),
+    type=Seconds(min=0.2),
     default=2.0,
     show_default=True,
     metavar="SECONDS",
