@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec.structs import replace
 
+from idl.complaint import explain
 from idl.errors import (
     AlreadyExists,
     DeviceIsConnected,
@@ -59,12 +60,8 @@ def changed(vm: Vm, changes: dict[str, Any]) -> Vm:
     try:
         return checked(msgspec.convert({**msgspec.to_builtins(vm), **changes}, Vm))
     except msgspec.ValidationError as error:
-        words, _, path = str(error).partition(" - at `$.")
-        words = words.replace("`", "")
-        where = path.rstrip("`") or "changes"
-        raise InvalidParams(
-            reason=f"changes.{where}: {words[:1].lower()}{words[1:]}"
-        ) from None
+        wrong = explain(str(error), {**msgspec.to_builtins(vm), **changes}, Vm)
+        raise InvalidParams(reason=f"changes.{wrong}") from None
 
 
 def live(extra: VmExtra, vm: Vm) -> VmExtra:

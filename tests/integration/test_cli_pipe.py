@@ -82,6 +82,15 @@ def test_is_busy_where_waiting_was_not_enough(lab):
     assert lab.power_state(id) == "running"
 
 
+def test_a_closed_stdout_is_no_fault(lab):
+    command = f"exec {XENOPS} list >&-"
+    env = {**os.environ, "XENOPS_SOCKET": str(lab.daemon.socket)}
+    found = subprocess.run(
+        ["sh", "-c", command], env=env, capture_output=True, timeout=DEADLINE, check=False
+    )
+    assert (found.returncode, found.stderr) == (0, b"")
+
+
 def test_tells_that_nobody_answers(tmp_path):
     found = run(tmp_path / "none.sock", "list")
     assert (found.returncode, "start xenopsd" in found.stderr) == (UNREACHABLE, True)
@@ -151,7 +160,7 @@ def test_fields_are_set_and_edited(lab, xenops):
     assert "From the next start on: memory_static_max" in found.stderr
     config = lab.stat(id).config
     assert (config.memory_dynamic_min, config.vcpus, config.name) == (512 << 20, 1, "a b")
-    assert "unknown field foo" in failed(lab, USAGE, "set", id, "foo=1")
+    assert "foo: unknown field" in failed(lab, USAGE, "set", id, "foo=1")
     xenops("edit", id, EDITOR="sed -i 's/^name: .*/name: edited/'")
     assert lab.stat(id).config.name == "edited"
 

@@ -7,6 +7,7 @@ call), so that `--help` and completion answer at once.
 # ruff: noqa: D301
 
 import os
+import sys
 from pathlib import Path
 
 import click
@@ -118,6 +119,9 @@ def main(ctx: click.Context, /, *, socket: Path | None, instance: str) -> None:
       xenops shutdown web --timeout 60 --force
       xenops explain web
     """
+    if sys.stdout is None:
+        # Closed by who called: nobody listens, and nothing else has to care.
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  # until the process ends
     session = Session.of(socket, instance, os.environ, root=os.geteuid() == 0)
     ctx.obj = session
     ctx.call_on_close(session.close)

@@ -10,9 +10,10 @@ from typing import Any
 
 import msgspec
 
+from idl.complaint import explain
 from idl.vm import Vm
 from xenopsd.cli import yamltext
-from xenopsd.cli.vmfile import BadVm, reason, size
+from xenopsd.cli.vmfile import BadVm, size
 
 _SIZES = ("memory_static_max", "memory_dynamic_max", "memory_dynamic_min")
 
@@ -79,4 +80,4 @@ def _vm(document: dict[str, Any]) -> Vm:
     try:
         return msgspec.convert(document, Vm, strict=False)
     except msgspec.ValidationError as error:
-        raise BadVm(reason(str(error))) from error
+        raise BadVm(explain(str(error), document, Vm)) from error

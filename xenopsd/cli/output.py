@@ -149,10 +149,12 @@ def drawn(titles: Sequence[str], cells: Sequence[Sequence[str]], width: int | No
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     for title in titles:
-        table.add_column(title, overflow="fold")
+        table.add_column(title, overflow="fold", min_width=len(title))
     for row in cells:
         table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
     console = Console(width=width)
+    # Too narrow for the titles: a terminal breaks lines better than words are broken.
+    console.width = max(console.width, sum(len(title) + 2 for title in titles))
     with console.capture() as capture:
         console.print(table)
     return capture.get()

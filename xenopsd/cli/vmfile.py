@@ -10,11 +10,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec import Struct
 
+from idl.complaint import explain
 from idl.metadata import Metadata
 from xenopsd.cli import yamltext
 
-T = TypeVar("T")
+T = TypeVar("T", bound=Struct)
 
 _DEVICES = ("vbds", "vifs", "pcis")
 _SUFFIXES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -132,7 +134,7 @@ def converted(document: dict[str, Any], kind: type[T]) -> T:
     try:
         return msgspec.convert(document, kind)
     except msgspec.ValidationError as error:
-        raise BadVm(reason(str(error))) from error
+        raise BadVm(explain(str(error), document, kind)) from error
 
 
 def _named(document: dict[str, Any]) -> dict[str, Any]:
@@ -149,10 +151,3 @@ def _with_vm(device: Any, vm: str) -> Any:
     if isinstance(device, dict) and "/" not in str(device.get("id", "/")):
         return {**device, "id": f"{vm}/{device['id']}"}
     return device
-
-
-def reason(text: str) -> str:
-    """`Expected int, got str - at $.vm.vcpus` as the daemon says it: the path first."""
-    what, _, where = text.replace("`", "").partition(" - at $.")
-    what = what[:1].lower() + what[1:]
-    return f"{where}: {what}" if where else what

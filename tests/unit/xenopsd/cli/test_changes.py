@@ -43,7 +43,7 @@ def test_an_assignment_changes_its_field(assignment: str, changes: dict[str, obj
     [
         pytest.param("vcpus", "vcpus: write FIELD=VALUE", id="no value"),
         pytest.param("vcpus=many", "vcpus: expected int, got str", id="of another type"),
-        pytest.param("nothing=1", "unknown field nothing", id="no field"),
+        pytest.param("nothing=1", "nothing: unknown field", id="no field"),
         pytest.param("name.x=1", "name.x: there is no field name", id="nothing within it"),
         pytest.param("memory=lots", "lots is no size", id="no size"),
         pytest.param("on_crash=[", "on_crash: no JSON", id="no JSON"),

@@ -65,3 +65,8 @@ def test_sizes(count: int | None, text: str):
 def test_moments_are_utc():
     assert moment(0.0) == "1970-01-01 00:00:00Z"
     assert moment(None) == ""
+
+
+def test_a_narrow_terminal_breaks_no_title():
+    found = drawn(["VM", "STATE", "OPERATION"], [["web", "running", ""]], 12)
+    assert found.splitlines()[0].split() == ["VM", "STATE", "OPERATION"]

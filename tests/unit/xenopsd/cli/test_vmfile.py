@@ -59,13 +59,13 @@ def test_a_json_file_may_be_written_like_a_toml_file():
         pytest.param(
             "x.toml",
             "id = 'a'\nmem = 1",
-            "x.toml: vm: object contains unknown field mem",
+            "x.toml: vm.mem: unknown field",
             id="key",
         ),
         pytest.param(
             "x.toml",
             "id = 'a'\n[[vifs]]\nid = 'n'",
-            "x.toml: vifs[0]: object missing required field backend",
+            "x.toml: vifs[0].backend: missing",
             id="a device",
         ),
     ],
@@ -110,7 +110,7 @@ def test_a_disk_option_without_its_value_is_refused(spec: str):
 
 
 def test_an_unknown_option_of_an_interface_is_refused():
-    with pytest.raises(BadVm, match=r"vifs\[0\]: object contains unknown field speed"):
+    with pytest.raises(BadVm, match=r"vifs\[0\].speed: unknown field"):
         of_options({"id": "a"}, {}, [], ["br0,speed=1"])
 
 
