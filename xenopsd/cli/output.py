@@ -19,6 +19,8 @@ FORMATS = ("table", "wide", "json", "yaml", "name")
 
 #: A wide table is not squeezed: the terminal wraps it, or `less -S` scrolls.
 _UNBOUNDED = 10_000
+#: What a column may have beside its title before its cells are folded.
+_NARROW = 4
 
 #: Of one object.
 detail_option = click.option(
@@ -154,7 +156,8 @@ def drawn(titles: Sequence[str], cells: Sequence[Sequence[str]], width: int | No
         table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
     console = Console(width=width)
     # Too narrow for the titles: a terminal breaks lines better than words are broken.
-    console.width = max(console.width, sum(len(title) + 2 for title in titles))
+    least = table.__rich_measure__(console, console.options.update(width=_UNBOUNDED)).minimum
+    console.width = max(console.width, min(least, sum(len(title) + _NARROW for title in titles)))
     with console.capture() as capture:
         console.print(table)
     return capture.get()
