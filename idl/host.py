@@ -142,7 +142,7 @@ class QueueDiagnostics(Fact, frozen=True, kw_only=True):
     operations: list[QueuedOperation]
     #: the micro-op under way
     running: RunningMicroOp | None
-    #: when what it waits for is given up, on the clock of the daemon; null: never
+    #: seconds until what it waits for is looked at again or given up; null: none
     deadline: float | None
 
 

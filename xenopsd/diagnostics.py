@@ -58,8 +58,12 @@ def _queue_diagnostics(state: State, snapshot: Snapshot[Execution]) -> QueueDiag
             for item in snapshot.items
         ],
         running=_running(state, snapshot),
-        deadline=snapshot.deadline,
+        deadline=_left(state, snapshot.deadline),
     )
+
+
+def _left(state: State, deadline: float | None) -> float | None:
+    return None if deadline is None else deadline - state.executor.context.clock()
 
 
 def _running(state: State, snapshot: Snapshot[Execution]) -> RunningMicroOp | None:
@@ -73,7 +77,7 @@ def _running(state: State, snapshot: Snapshot[Execution]) -> RunningMicroOp | No
             object=subject,
             holder=holder.thread,
             age=now - holder.since,
-            deadline=None if holder.deadline is None else holder.deadline - now,
+            deadline=_left(state, holder.deadline),
             written_off=holder.written_off,
         )
     job = item.lost_job or (item.run.job if item.run else None)
@@ -84,7 +88,7 @@ def _running(state: State, snapshot: Snapshot[Execution]) -> RunningMicroOp | No
         object=subject,
         holder=f"job-{snapshot.key}",
         age=now - item.step_began,
-        deadline=None if item.abandoned else job.deadline - now,
+        deadline=None if item.abandoned else _left(state, job.deadline),
         written_off=item.abandoned,
     )
 

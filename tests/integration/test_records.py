@@ -124,6 +124,16 @@ def test_a_pool_size_out_of_range_is_refused(lab, pool_size, size):
     assert lab.client.host.get_worker_pool().size == pool_size
 
 
+def test_diagnostics_show_for_how_long_a_queue_waits(lab):
+    id = lab.vm()
+    task = lab.client.vm.delay(id, 3600)
+    lab.began(task, "vm_delay")
+    queues = lab.client.host.get_diagnostics().queues
+    queue = next(q for q in queues if q.vm == id and q.state == "parked")
+    assert 3500 < queue.deadline <= 3600
+    lab.client.task.cancel(task)
+
+
 def test_diagnostics_show_an_operation_and_who_holds_it(lab):
     id = lab.vm()
     lab.trigger("hang", "vm_build", 1)
