@@ -154,5 +154,5 @@ def test_what_is_at_its_default_is_left_out():
 
 @pytest.mark.parametrize("timeout", [inf, -inf, float("nan")])
 def test_a_number_that_json_has_not_is_refused_and_never_sent_as_null(timeout: float):
-    with pytest.raises(ValueError, match="timeout: .* cannot be sent"):
+    with pytest.raises(ValueError, match=r"timeout: .* cannot be sent"):
         question("VM.shutdown", {"id": "a", "timeout": timeout}, 60.0)
