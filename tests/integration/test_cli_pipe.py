@@ -82,13 +82,24 @@ def test_is_busy_where_waiting_was_not_enough(lab):
     assert lab.power_state(id) == "running"
 
 
-def test_a_closed_stdout_is_no_fault(lab):
-    command = f"exec {XENOPS} list >&-"
+@pytest.mark.parametrize("closed", ["list >&-", "list 2>&-", "remove {id} <&-"])
+def test_a_closed_stream_is_no_fault(lab, closed: str):
+    command = f"exec {XENOPS} {closed.format(id=lab.vm())}"
     env = {**os.environ, "XENOPS_SOCKET": str(lab.daemon.socket)}
     found = subprocess.run(
         ["sh", "-c", command], env=env, capture_output=True, timeout=DEADLINE, check=False
     )
     assert (found.returncode, found.stderr) == (0, b"")
+
+
+def test_a_full_disk_is_told(lab):
+    command = f"exec {XENOPS} call HOST.query >/dev/full"
+    env = {**os.environ, "XENOPS_SOCKET": str(lab.daemon.socket)}
+    found = subprocess.run(
+        ["sh", "-c", command], env=env, capture_output=True, timeout=DEADLINE, check=False
+    )
+    assert found.returncode == FAILED
+    assert found.stderr == b"xenops: No space left on device\n"
 
 
 def test_tells_that_nobody_answers(tmp_path):
@@ -309,6 +320,17 @@ def test_events_go_on_over_a_crash_and_end_with_a_token(start):
         _rest, said = events.communicate(timeout=DEADLINE)
         assert events.returncode == 0
     assert re.search(r"go on with: xenops events --since \S+\n$", said)
+
+
+@pytest.mark.parametrize("ending", [signal.SIGHUP, signal.SIGTERM], ids=lambda one: one.name)
+def test_events_end_with_a_token_when_the_terminal_is_gone(lab, ending: signal.Signals):
+    command = [str(XENOPS), "events", "--all"]
+    env = {**os.environ, "XENOPS_SOCKET": str(lab.daemon.socket)}
+    with subprocess.Popen(command, env=env, stdout=-1, stderr=-1, text=True) as events:
+        until(events, lab.vm())
+        events.send_signal(ending)
+        _rest, said = events.communicate(timeout=DEADLINE)
+    assert (events.returncode, "go on with: xenops events --since" in said) == (0, True)
 
 
 def until(process: "subprocess.Popen[str]", wanted: str) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from idl import errors
+from xenopsd.cli.failure import About, Detached
 
 _LISTS = {
     "VM": "xenops list",
@@ -33,64 +34,94 @@ _MOVES = {
 }
 
 
-def next_step(error: Exception) -> str | None:
-    """The command that helps on, or None."""
+def next_step(error: BaseException, about: About | None = None) -> str | None:
+    """The command that helps on, or None. Where nothing tells which VM, it says VM."""
     advise = _ADVICE.get(type(error))
-    return None if advise is None else advise(error)
+    return None if advise is None else advise(error, about or About())
 
 
-def _move(error: errors.BadPowerState) -> str:
+def _move(error: errors.BadPowerState, _about: About) -> str:
     moves = ((error.actual, expected) for expected in error.expected)
     found = next((_MOVES[move] for move in moves if move in _MOVES), "xenops show {id}")
     return found.format(id=error.id)
 
 
-def _exists(error: errors.AlreadyExists) -> str:
+def _exists(error: errors.AlreadyExists, about: About) -> str:
     if error.kind == "VM":
-        return f"xenops show {error.id}, or add it with --replace"
-    return _LISTS.get(error.kind, "xenops list")
+        command = about.command if about.command in ("add", "import") else "add"
+        return f"xenops show {error.id}, or {command} it with --replace"
+    return _listed(error, about)
 
 
-def _about(template: str) -> Callable[[Any], str]:
-    """Advice that names facts of the error."""
-    return lambda error: template.format(**error.facts())
+def _listed(error: errors.AlreadyExists | errors.DoesNotExist, _about: About) -> str:
+    vm, slash, _ = error.id.partition("/")
+    return _LISTS.get(error.kind, "xenops list") + (f" {vm}" if slash else "")
 
 
-_ADVICE: dict[type[Exception], Callable[[Any], str]] = {
+def _usage(_error: Exception, about: About) -> str:
+    if about.command is None:
+        return "xenops describe tells what each call takes"
+    if about.command == "call":
+        return f"xenops describe {about.method} tells what it takes"
+    return f"xenops {about.command} --help"
+
+
+def _device(words: str) -> Callable[[Any, About], str]:
+    """Advice to do so with a device; where nothing tells its kind, its VM shows it."""
+
+    def advise(error: Any, about: About) -> str:
+        if about.noun is None:
+            return f"xenops show {error.id.partition('/')[0]}"
+        return f"xenops {about.noun} {words.format(id=error.id)}"
+
+    return advise
+
+
+def _about(template: str) -> Callable[[Any, About], str]:
+    """Advice that names facts of the error, and the VM."""
+    return lambda error, about: template.format(**{"vm": about.vm or "VM"} | error.facts())
+
+
+_ADVICE: dict[type[BaseException], Callable[[Any, About], str]] = {
+    Detached: lambda error, _about: f"xenops task wait {error.task} watches it again",
     errors.ParseError: _about("xenops diag bundle, and report it"),
     errors.InvalidRequest: _about("xenops diag bundle, and report it"),
     errors.MethodNotFound: _about("xenops describe"),
-    errors.InvalidParams: _about("xenops describe METHOD tells what a call takes"),
+    errors.InvalidParams: _usage,
     errors.InternalError: _about("xenops diag bundle, and report it with incident {incident}"),
     errors.AlreadyExists: _exists,
-    errors.DoesNotExist: lambda error: _LISTS.get(error.kind, "xenops list"),
+    errors.DoesNotExist: _listed,
     errors.BadPowerState: _move,
     errors.Unimplemented: _about("xenops call HOST.query tells the backend and its features"),
     errors.DomainNotBuilt: _about("xenops destroy {id}, then xenops start {id}"),
-    errors.InvalidVcpus: _about("xenops set VM vcpu_max={requested}, which counts from its start"),
-    errors.InvalidParameter: _about("xenops describe METHOD tells what a call takes"),
-    errors.DeviceIsConnected: _about("xenops disk unplug {id} (or nic, or pci)"),
-    errors.DeviceNotConnected: _about("xenops disk plug {id} (or nic, or pci)"),
-    errors.DeviceDetachRejected: _about("let its guest release it, or unplug {id} --force"),
+    errors.InvalidVcpus: _about(
+        "xenops set {vm} vcpu_max={requested}, which counts from its next start"
+    ),
+    errors.InvalidParameter: _usage,
+    errors.DeviceIsConnected: _device("unplug {id}"),
+    errors.DeviceNotConnected: _device("plug {id}"),
+    errors.DeviceDetachRejected: _device(
+        "unplug {id} --force, where its guest does not release it"
+    ),
     errors.MediaNotEjectable: _about("xenops disk unplug {id}"),
     errors.FailedToShutdown: _about("xenops shutdown {id}, which does not ask the guest"),
     errors.FailedToAcknowledge: _about("xenops shutdown {id}, which does not ask the guest"),
     errors.FailedToSuspend: _about("xenops explain {id}"),
-    errors.NotEnoughMemory: _about("xenops list -c VM,STATE,MEMORY, and stop one"),
+    errors.NotEnoughMemory: _about("xenops list -c vm,state,memory tells which to stop"),
     errors.Cancelled: _about("xenops task show {task} tells how far it had come"),
     errors.Interrupted: _about("xenops task show {task}"),
-    errors.DeadlineExceeded: _about("xenops queue show, and xenops explain VM"),
+    errors.DeadlineExceeded: _about("xenops queue show, and xenops explain {vm}"),
     errors.StorageError: _about("mend the storage, then repeat the command"),
     errors.NetworkError: _about("mend the network, then repeat the command"),
-    errors.HypervisorError: _about("xenops attention, and xenops explain VM"),
+    errors.HypervisorError: _about("xenops attention, and xenops explain {vm}"),
     errors.FailedToStartEmulator: _about("xenops explain {id}"),
     errors.HookFailed: _about("mend the hook {hook}, then repeat the command"),
     errors.PermissionDenied: _about("repeat it as root, or as a member of the socket's group"),
     errors.TooManyRequests: _about("xenops queue show"),
     errors.TaskIsRunning: _about("xenops task wait {task}, or xenops task cancel {task}"),
-    errors.ImageInvalid: _about("xenops shutdown VM drops the image; then xenops start VM"),
-    errors.MigrationFailed: _about("xenops explain VM"),
+    errors.ImageInvalid: _about("xenops shutdown {vm} drops the image; then xenops start {vm}"),
+    errors.MigrationFailed: _about("xenops explain {vm}"),
     errors.OwnedByAnother: _about("xenops --instance {instance} show {id}"),
     errors.MetadataCorrupt: _about("xenops attention"),
-    errors.UnknownError: lambda _error: "xenops diag bundle, and report it",
+    errors.UnknownError: lambda _error, _about: "xenops diag bundle, and report it",
 }

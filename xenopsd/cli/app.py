@@ -6,8 +6,6 @@ call), so that `--help` and completion answer at once.
 # click reads the escape in docstrings.
 # ruff: noqa: D301
 
-import os
-import sys
 from pathlib import Path
 
 import click
@@ -30,11 +28,13 @@ from xenopsd.cli import (
     queue,
     raw,
     settings,
+    streams,
     task,
     top,
     vm,
     wait,
 )
+from xenopsd.cli.completers import about
 from xenopsd.cli.failure import EXIT_CODES
 from xenopsd.cli.failure import explain as explain_failure
 from xenopsd.cli.session import Session
@@ -61,12 +61,12 @@ class Xenops(click.Group):
             return super().invoke(ctx)
         except (click.exceptions.Exit, click.ClickException, click.Abort):
             raise
-        except Exception as error:
-            if (failure := explain_failure(error)) is None:
+        except (Exception, KeyboardInterrupt) as error:
+            if (failure := explain_failure(error, about(ctx))) is None:
                 raise
             click.echo(f"xenops: {failure.sentence}", err=True)
             if failure.advice:
-                click.echo(f"  next: {failure.advice}", err=True)
+                click.echo(f"  next: {ctx.obj.typed(failure.advice)}", err=True)
             ctx.exit(failure.code)
 
     def format_commands(
@@ -104,11 +104,11 @@ class Xenops(click.Group):
     envvar="XENOPSD_INSTANCE",
     default="default",
     show_default=True,
-    help="Instance to talk to, where no socket is given.",
+    help="Instance to talk to; typed, it counts more than a socket of the environment.",
 )
 @click.version_option(package_name="xenopsd", message="xenops %(version)s")
 @click.pass_context
-def main(ctx: click.Context, /, *, socket: Path | None, instance: str) -> None:
+def main(ctx: click.Context, /, **_options: object) -> None:
     """Look at and steer the virtual machines of this host.
 
     \b
@@ -119,11 +119,8 @@ def main(ctx: click.Context, /, *, socket: Path | None, instance: str) -> None:
       xenops shutdown web --timeout 60 --force
       xenops explain web
     """
-    if sys.stdout is None:
-        # Closed by who called: nobody listens, and nothing else has to care.
-        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  # until the process ends
-    session = Session.of(socket, instance, os.environ, root=os.geteuid() == 0)
-    ctx.obj = session
+    streams.stand_in()
+    ctx.obj = session = Session.on(ctx)
     ctx.call_on_close(session.close)
 
 

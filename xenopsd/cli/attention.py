@@ -47,7 +47,8 @@ def attention(session: Session, /, *, output: str) -> None:
         case "name":
             click.echo("".join(f"{concern.subject}\n" for concern in found), nl=False)
         case _:
-            click.echo("\n".join(map(_text, found)) or "Nothing needs you.")
+            text = "\n".join(map(_text, found)) or "Nothing needs you."
+            click.echo(session.typed(text))
 
 
 def _text(concern: "Concern") -> str:

@@ -4,7 +4,6 @@ A shell that waits is worse than one that does not know: one deadline bounds eve
 Tab asks, and every failure is silence.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import click
 
+from xenopsd.cli.failure import About
 from xenopsd.cli.session import Session
 
 #: All that a Tab may wait for the daemon, in seconds.
@@ -47,19 +47,12 @@ def completer(source: Source) -> Completer:
 
     def complete(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
         try:
-            found = source(Asked(_session(ctx).socket), incomplete)
+            found = source(Asked(Session.on(ctx).socket), incomplete)
             return sorted(name for name in found if name.startswith(incomplete))
         except Exception:  # noqa: BLE001  # whatever it is, a shell must not see it
             return []
 
     return complete
-
-
-def _session(ctx: click.Context) -> Session:
-    """Of the options on the line, since no command is run."""
-    given = ctx.find_root().params
-    instance = given.get("instance") or "default"
-    return Session.of(given.get("socket"), instance, os.environ, root=os.geteuid() == 0)
 
 
 def _vms(daemon: Asked, _incomplete: str) -> Iterator[str]:
@@ -111,4 +104,24 @@ vbds = completer(_devices("VBD"))
 vifs = completer(_devices("VIF"))
 pcis = completer(_devices("PCI"))
 
-vm_argument = click.argument("vm", metavar="VM", shell_complete=vms)
+
+def _note(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
+    """What a failure of the command names again."""
+    if value is not None:
+        ctx.meta[f"xenops.{param.name}"] = value
+    return value
+
+
+def naming(name: str, **attributes: Any) -> Callable[[Any], Any]:
+    """An argument that says what the command is about: `vm`, `device` or `method`."""
+    return click.argument(name, callback=_note, **attributes)
+
+
+def about(ctx: click.Context) -> About:
+    """What the command that was run beneath this context is about."""
+    vm = ctx.meta.get("xenops.vm") or ctx.meta.get("xenops.device", "").partition("/")[0]
+    return About(ctx.invoked_subcommand, vm or None, ctx.meta.get("xenops.method"))
+
+
+vm_argument = naming("vm", metavar="VM", shell_complete=vms)
+maybe_vm = naming("vm", metavar="[VM]", required=False, shell_complete=vms)

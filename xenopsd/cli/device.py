@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from xenopsd.cli.completers import Completer
+from xenopsd.cli.completers import Completer, maybe_vm, naming
 from xenopsd.cli.follow import Waiting, finish, waiting
 from xenopsd.cli.output import Column, Output, emit, listing
 from xenopsd.cli.session import Session
@@ -37,7 +37,7 @@ class Kind:
     def argument(self) -> Callable[[Any], Any]:
         """The argument that names one, as a parameter `device`."""
         metavar = self.noun.upper()
-        return click.argument("device", metavar=metavar, shell_complete=self.complete)
+        return naming("device", metavar=metavar, shell_complete=self.complete)
 
 
 force_option = click.option(
@@ -45,7 +45,6 @@ force_option = click.option(
 )
 name_option = click.option("--name", help="Its name within the VM; by default the next free one.")
 plug_option = click.option("--plug", is_flag=True, help="Plug it as well, where the VM runs.")
-maybe_vm = click.argument("vm", metavar="[VM]", required=False)
 
 
 def columns(*own: Column[Any]) -> Sequence[Column[Any]]:

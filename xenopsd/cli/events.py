@@ -2,6 +2,7 @@
 # click reads the escape in docstrings.
 # ruff: noqa: D301
 
+import signal
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -56,12 +57,16 @@ def events(
         return
     batch = session.client.updates.get(since, timeout=0)
     _print(batch, output)
-    _go_on(batch.next)
+    _go_on(session, batch.next)
 
 
 def _follow(session: Session, since: str | None, output: str) -> None:
     """Until Ctrl-C, or until the daemon has been away for longer than a restart takes."""
     token = since
+    for ending in (signal.SIGHUP, signal.SIGTERM):
+        # The terminal is gone, or a script has enough: the token is told all the same.
+        if signal.getsignal(ending) == signal.SIG_DFL:
+            signal.signal(ending, signal.default_int_handler)
     try:
         while True:
             batch = session.client.updates.get(token, timeout=POLL)
@@ -71,7 +76,7 @@ def _follow(session: Session, since: str | None, output: str) -> None:
     except KeyboardInterrupt:
         pass  # how this command ends
     finally:
-        _go_on(token)
+        _go_on(session, token)
 
 
 def _print(batch: "UpdateBatch", output: str) -> None:
@@ -86,9 +91,9 @@ def _print(batch: "UpdateBatch", output: str) -> None:
         click.echo(_line(update))
 
 
-def _go_on(token: str | None) -> None:
+def _go_on(session: Session, token: str | None) -> None:
     if token is not None:
-        click.echo(f"go on with: xenops events --since {token}", err=True)
+        click.echo(session.typed(f"go on with: xenops events --since {token}"), err=True)
 
 
 def _line(update: "Update") -> str:

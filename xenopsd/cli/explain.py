@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("vm", metavar="[VM]", required=False, shell_complete=completers.vms)
+@completers.maybe_vm
 @click.option("--table", is_flag=True, help="Print the table of recovery, without a VM.")
 @click.pass_obj
 def explain(session: Session, /, *, vm: str | None, table: bool) -> None:
@@ -41,7 +41,7 @@ def explain(session: Session, /, *, vm: str | None, table: bool) -> None:
     if vm is None:
         _print_table(story.table())
     else:
-        click.echo(text(case(session.client, vm)), nl=False)
+        click.echo(session.typed(text(case(session.client, vm))), nl=False)
 
 
 def _print_table(rows: list[tuple[str, str, str]]) -> None:

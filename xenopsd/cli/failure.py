@@ -17,7 +17,28 @@ class Detached(Exception):
     """Whoever watched a task left; it goes on."""
 
     def __init__(self, task: str) -> None:
-        super().__init__(f"Task {task} goes on; xenops task wait {task} watches it again.")
+        super().__init__(f"Task {task} goes on.")
+        self.task = task
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What the command that failed was about, as far as its line told.
+
+    `command` is its first word, `method` the call that `xenops call` made.
+    """
+
+    command: str | None = None
+    vm: str | None = None
+    method: str | None = None
+
+    @property
+    def noun(self) -> str | None:
+        """The word for devices of the kind that it was about."""
+        namespace = (self.method or "").partition(".")[0]
+        nouns = {"VBD": "disk", "VIF": "nic", "PCI": "pci"}
+        found = nouns.get(namespace, self.command)
+        return found if found in nouns.values() else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +50,15 @@ class Failure:
     advice: str | None = None
 
 
-def explain(error: Exception) -> Failure | None:
+def explain(error: BaseException, about: About | None = None) -> Failure | None:
     """What to tell about an error; None for a fault of this program."""
+    if isinstance(error, KeyboardInterrupt):
+        # Nobody knows whether the daemon has taken up what it was asked.
+        return Failure("Interrupted; what was asked for may go on.", BUSY, "xenops task list")
     from idl import errors  # not needed until something fails
     from idl.link import AnswerTimeout, ConnectionFailed
     from xenopsd.cli.advice import next_step
+    from xenopsd.cli.output import plain
 
     codes: dict[type[Exception], int] = {
         Detached: BUSY,
@@ -52,5 +77,16 @@ def explain(error: Exception) -> Failure | None:
     }
     code = next((code for kind, code in codes.items() if isinstance(error, kind)), None)
     if code is None:
-        return None
-    return Failure(" ".join(str(error).split()), code, next_step(error))
+        return _local(error)
+    return Failure(plain(" ".join(str(error).split())), code, next_step(error, about))
+
+
+def _local(error: BaseException) -> Failure | None:
+    """What went wrong on this side: with a file, or with what was typed."""
+    if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+        place = error.filename2 or error.filename
+        where = "" if place is None else f": {place}"
+        return Failure(f"{error.strerror or error}{where}", FAILED)
+    if isinstance(error, UnicodeEncodeError):
+        return Failure(f"{error.object!a} is no text that the daemon could be told.", USAGE)
+    return None

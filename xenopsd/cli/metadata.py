@@ -74,8 +74,11 @@ def _read(file: TextIO) -> "Metadata":
     """Raises UsageError."""
     from xenopsd.cli import vmfile
 
+    name = Path(file.name).name
     try:
-        return vmfile.of_file(Path(file.name).name, file.read())
+        return vmfile.of_file(name, file.read())
+    except UnicodeDecodeError as error:
+        raise click.UsageError(f"{name}: it is no text in UTF-8.") from error
     except vmfile.BadVm as error:
         raise click.UsageError(str(error)) from error
 

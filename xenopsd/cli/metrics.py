@@ -33,7 +33,7 @@ def _columns() -> "Sequence[Column[VmMetrics]]":
 
 
 @click.command()
-@click.argument("vm", metavar="[VM]", required=False, shell_complete=completers.vms)
+@completers.maybe_vm
 @listing
 @click.pass_obj
 def metrics(session: Session, /, *, vm: str | None, output: Output) -> None:

@@ -128,12 +128,21 @@ def details(pairs: Iterable[tuple[str, str]]) -> None:
     said = [(name, text) for name, text in pairs if text]
     width = max((len(name) for name, _ in said), default=0)
     for name, text in said:
-        click.echo(f"{name.ljust(width)}  {text}")
+        click.echo(f"{name.ljust(width)}  {plain(text)}")
+
+
+def plain(text: str) -> str:
+    """A text on one line, without what would move or colour a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode() for one in text
+    )
 
 
 def aligned(titles: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
     """Columns of equal width; an empty cell is a dash, so that fields can be counted."""
-    lines = [list(titles), *([cell or "-" for cell in row] for row in cells)]
+    lines = [list(titles), *([plain(cell) or "-" for cell in row] for row in cells)]
     widths = [max(len(line[n]) for line in lines) for n in range(len(titles))]
     return "".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
@@ -153,7 +162,7 @@ def drawn(titles: Sequence[str], cells: Sequence[Sequence[str]], width: int | No
     for title in titles:
         table.add_column(title, overflow="fold", min_width=len(title))
     for row in cells:
-        table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
+        table.add_row(*(Text(plain(cell), style=STYLES.get(cell, "")) for cell in row))
     console = Console(width=width)
     # Too narrow for the titles: a terminal breaks lines better than words are broken.
     least = table.__rich_measure__(console, console.options.update(width=_UNBOUNDED)).minimum

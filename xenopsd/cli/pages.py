@@ -206,7 +206,7 @@ The administrator's command. This page is rendered from what the commands say of
   wide, json, yaml, name; `-c COLUMN,…` chooses columns.
 - Results go to stdout; errors, progress and questions to stderr. An error is one sentence, and
   below it what to do next.
-- Questions are asked on a terminal alone; `--yes` answers them.
+- Questions are asked on a terminal alone; `--yes` answers them, and in a pipe nothing is asked.
 
 ## Exit codes
 

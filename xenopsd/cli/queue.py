@@ -66,7 +66,7 @@ def queues() -> None:
 
 
 @queues.command()
-@click.argument("vm", metavar="[VM]", required=False, shell_complete=completers.vms)
+@completers.maybe_vm
 @listing
 @click.pass_obj
 def show(session: Session, /, *, vm: str | None, output: Output) -> None:

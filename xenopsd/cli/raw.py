@@ -13,7 +13,7 @@ from xenopsd.cli.session import Session
 
 
 @click.command()
-@click.argument("method", shell_complete=completers.methods)
+@completers.naming("method", shell_complete=completers.methods)
 @click.argument("params", metavar="[JSON]", default="{}")
 @click.pass_obj
 def call(session: Session, /, *, method: str, params: str) -> None:
@@ -27,14 +27,21 @@ def call(session: Session, /, *, method: str, params: str) -> None:
       xenops call VM.stat '{"id": "web"}'
       xenops call rpc.discover
     """
-    text = sys.stdin.read() if params == "-" else params
     try:
-        given = json.loads(text)
-    except ValueError as error:
+        given = json.loads(sys.stdin.read() if params == "-" else params)
+    except (ValueError, RecursionError) as error:
         raise click.UsageError(f"The parameters are no JSON: {error}.") from error
+    if method == "UPDATES.subscribe":
+        raise click.UsageError("A call has one answer; xenops events follows updates.")
     if not isinstance(given, dict):
         raise click.UsageError('The parameters must be a JSON object, such as {"id": "web"}.')
-    click.echo(as_json(session.client.call(method, **given)))
+    try:
+        answer = session.client.call(method, **given)
+    except UnicodeEncodeError:
+        raise
+    except ValueError as error:
+        raise click.UsageError(f"The parameters: {error}.") from error
+    click.echo(as_json(answer))
 
 
 COMMANDS = (call,)

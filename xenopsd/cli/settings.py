@@ -64,32 +64,23 @@ def edit(session: Session, /, *, vm: str) -> None:
       xenops edit web
       EDITOR=nano xenops edit web
     """
-    from xenopsd.cli import changes
-
-    config = _config(session, vm)
-    wanted = _edited(config, _EDIT_HEAD.format(id=vm) + changes.editable(config))
-    if wanted:
-        _set(session, vm, wanted)
-    else:
-        click.echo("Nothing was changed.", err=True)
-
-
-def _edited(config: "Vm", text: str) -> dict[str, Any]:
-    """What was changed once it can be understood."""
+    from idl.errors import XenopsError
     from xenopsd.cli import changes
     from xenopsd.cli.vmfile import BadVm
 
-    while True:
-        found = click.edit(text, extension=".yaml")
-        if found is None:
-            return {}
+    config = _config(session, vm)
+    text: str | None = _EDIT_HEAD.format(id=vm) + changes.editable(config)
+    while (text := click.edit(text, extension=".yaml")) is not None:
         try:
-            return changes.edited(config, found)
-        except BadVm as error:
+            if wanted := changes.edited(config, text):
+                _set(session, vm, wanted)
+                return
+            break
+        except (BadVm, XenopsError) as error:
             click.echo(f"xenops: {error}", err=True)
             if not click.confirm("Edit it again?", default=True, err=True):
                 raise click.Abort from error
-            text = found
+    click.echo("Nothing was changed.", err=True)
 
 
 def _config(session: Session, vm: str) -> "Vm":

@@ -30,7 +30,7 @@ def of_file(name: str, text: str) -> Metadata:
     """The VM of a file's text. Raises BadVm."""
     try:
         document = _parsed(name, text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadVm(f"{name}: {error}") from error
     if not isinstance(document, dict):
         raise BadVm(f"{name}: expected the fields of a VM")
@@ -81,11 +81,13 @@ def disk(spec: str, position: int | None) -> dict[str, Any]:
     [,persistent=false].
     """
     path, options = _spec(spec, flags={"overlay"})
+    if "overlay" in options:
+        options["overlay"] = _truth("overlay", options["overlay"])
     backend: dict[str, Any] = {"type": "local", "path": path}
     backend |= {name: options.pop(name) for name in ("format", "overlay") if name in options}
     vbd = _named_or_new(options, "disk", position)
     if "persistent" in options:
-        options["persistent"] = options["persistent"] != "false"
+        options["persistent"] = _truth("persistent", options["persistent"])
     if "mount" in options:
         vbd["mount"] = {"path": options.pop("mount")}
     return vbd | {"backend": backend} | options
@@ -98,6 +100,13 @@ def nic(spec: str, position: int | None) -> dict[str, Any]:
         options["mtu"] = int(options["mtu"])
     vif = _named_or_new(options, "nic", position)
     return vif | {"backend": {"type": "bridge", "name": bridge}} | options
+
+
+def _truth(name: str, value: str | bool) -> bool:  # noqa: FBT001  # a flag may have its value
+    words = {True: True, "true": True, "false": False}
+    if value not in words:
+        raise BadVm(f"{name}={value}: write {name}=true or {name}=false")
+    return words[value]
 
 
 def _named_or_new(options: dict[str, Any], kind: str, position: int | None) -> dict[str, Any]:

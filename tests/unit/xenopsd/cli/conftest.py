@@ -11,7 +11,8 @@ from xenopsd.cli import main
 @pytest.fixture
 def xenops(daemon):
     def run(*args: str, **options: Any) -> Result:
-        found = CliRunner().invoke(main, ["--socket", str(daemon.path), *args], **options)
+        runner = CliRunner(env={"XENOPS_SOCKET": str(daemon.path)})
+        found = runner.invoke(main, list(args), **options)
         if found.exception and not isinstance(found.exception, SystemExit):
             raise found.exception
         return found

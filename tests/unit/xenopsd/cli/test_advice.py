@@ -9,6 +9,13 @@ from idl import errors
 from idl.vm import PowerState
 from xenopsd.cli import main
 from xenopsd.cli.advice import next_step
+from xenopsd.cli.failure import About
+
+ABOUT = (
+    About(command="start", vm="web"),
+    About(command="nic", vm="web"),
+    About(command="call", vm="web", method="PCI.plug"),
+)
 
 
 def example(kind: type[errors.XenopsError]) -> errors.XenopsError:
@@ -37,12 +44,15 @@ def is_command(path: list[str]) -> bool:
 
 
 @pytest.mark.parametrize("kind", errors.BY_NAME.values(), ids=lambda kind: kind.__name__)
-def test_every_error_says_the_next_step_in_commands_that_exist(kind):
-    advice = next_step(example(kind))
+@pytest.mark.parametrize("about", [None, *ABOUT], ids=str)
+def test_every_error_says_the_next_step_in_commands_that_exist(kind, about):
+    advice = next_step(example(kind), about)
     assert advice
     assert "{" not in advice
+    assert "VM" not in advice or about is None
     for said in advice.split("xenops ")[1:]:
         words = said.removeprefix("--instance web ").replace(",", " ").split()
+        words = [word for word in words if word != "--help"]
         assert is_command(words[:2]), said
 
 
@@ -58,3 +68,25 @@ def test_a_wrong_power_state_says_how_to_get_to_the_right_one(actual, expected):
 def test_an_error_of_a_newer_daemon_is_reported():
     assert "diag bundle" in (next_step(errors.UnknownError()) or "")
     assert next_step(ValueError()) is None
+
+
+@pytest.mark.parametrize(
+    ("about", "advice"),
+    [
+        pytest.param(About(command="disk"), "xenops disk unplug web/a", id="a disk"),
+        pytest.param(About(command="nic"), "xenops nic unplug web/a", id="an interface"),
+        pytest.param(
+            About(command="call", method="PCI.remove"), "xenops pci unplug web/a", id="a call"
+        ),
+        pytest.param(About(command="remove"), "xenops show web", id="nobody knows"),
+    ],
+)
+def test_the_kind_of_a_device_is_that_of_the_command(about, advice: str):
+    assert next_step(errors.DeviceIsConnected(id="web/a"), about) == advice
+
+
+def test_what_a_call_takes_is_said_by_the_command_that_was_typed():
+    error = errors.InvalidParams(reason="id: bad")
+    assert next_step(error, About(command="disk")) == "xenops disk --help"
+    called = About(command="call", method="VM.start")
+    assert next_step(error, called) == "xenops describe VM.start tells what it takes"

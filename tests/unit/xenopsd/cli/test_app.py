@@ -19,13 +19,14 @@ from idl.host import (
     RunningMicroOp,
     WorkerPool,
 )
+from idl.metadata import Metadata
 from idl.task import Completed, Failed, Pending, Subtask, Task
 from idl.vbd import Local, Vbd, VbdRecord, VbdState
 from idl.vif import Bridge, Vif, VifRecord, VifState
 from idl.vm import Attention, Difference, PowerState, Vm, VmRecord, VmState
 from xenopsd.cli import main
 from xenopsd.cli.advice import next_step
-from xenopsd.cli.app import EXIT_CODES
+from xenopsd.cli.failure import EXIT_CODES, About
 
 WEB = VmRecord(
     id="web",
@@ -40,6 +41,7 @@ DAMAGED = VmRecord(
         power_state=PowerState.HALTED, attention=Attention(reason="/state/bad is torn", since=0.0)
     ),
 )
+START_WEB = About(command="start", vm="web")
 OPERATIONS = ["start", "shutdown", "reboot", "pause", "unpause", "suspend", "resume", "destroy"]
 
 
@@ -212,7 +214,7 @@ def test_an_error_of_the_call_is_a_sentence_and_a_code(daemon, xenops, error, co
     found = xenops("start", "web")
     assert (found.exit_code, found.stderr) == (
         code,
-        f"xenops: {error}\n  next: {next_step(error)}\n",
+        f"xenops: {error}\n  next: {next_step(error, START_WEB)}\n",
     )
 
 
@@ -230,7 +232,7 @@ def test_an_error_of_the_task_is_a_sentence_and_a_code(daemon, xenops, error, co
     found = xenops("start", "web")
     assert (found.exit_code, found.stderr) == (
         code,
-        f"xenops: {error}\n  next: {next_step(error)}\n",
+        f"xenops: {error}\n  next: {next_step(error, START_WEB)}\n",
     )
 
 
@@ -415,3 +417,74 @@ def test_the_help_tells_the_exit_codes():
     text = CliRunner().invoke(main, ["--help"]).stdout
     for code, meaning in EXIT_CODES.items():
         assert f"  {code}  {meaning}" in text
+
+
+# What goes wrong on this side
+
+
+def test_what_no_daemon_could_be_told_is_refused(daemon, xenops):
+    found = xenops("show", "\udcff")
+    assert (found.exit_code, daemon.seen) == (2, [])
+    assert "is no text" in found.stderr
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        pytest.param(("UPDATES.subscribe",), id="many answers"),
+        pytest.param(("VM.shutdown", '{"id": "web", "timeout": NaN}'), id="no number"),
+        pytest.param(("VM.list", "[" * 100_000), id="nested too deeply"),
+    ],
+)
+def test_a_call_that_cannot_be_made_is_wrong_usage(daemon, xenops, args: tuple[str, ...]):
+    found = xenops("call", *args)
+    assert (found.exit_code, daemon.seen) == (2, [])
+    assert "Error: " in found.stderr
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b'{"a":' * 100_000])
+def test_a_file_that_is_no_vm_is_wrong_usage(daemon, xenops, tmp_path, content: bytes):
+    file = tmp_path / "web.json"
+    file.write_bytes(content)
+    found = xenops("add", str(file))
+    assert (found.exit_code, daemon.seen) == (2, [])
+    assert "web.json: " in found.stderr
+
+
+def test_a_file_that_cannot_be_written_is_named(daemon, xenops, tmp_path):
+    daemon.answers["VM.export_metadata"] = Metadata(vm=Vm(id="web"))
+    found = xenops("export", "web", str(tmp_path))
+    assert found.exit_code == 1
+    assert found.stderr.startswith("xenops: ")
+    assert str(tmp_path) in found.stderr
+    found = xenops("diag", "bundle", str(tmp_path / "none" / "x.tar.gz"))
+    assert (found.exit_code, "No such file" in found.stderr) == (1, True)
+
+
+def test_an_interrupted_call_may_go_on_and_says_so(daemon, xenops):
+    def answer(_params: dict[str, Any]) -> str:
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        return "t1"
+
+    daemon.answers["VM.start"] = answer
+    found = xenops("start", "web")
+    assert found.exit_code == 4
+    assert found.stderr == (
+        "xenops: Interrupted; what was asked for may go on.\n  next: xenops task list\n"
+    )
+
+
+def test_an_edit_that_the_daemon_refuses_is_not_lost(daemon, xenops, monkeypatch):
+    shown: list[str] = []
+
+    def edit(text: str, **_options: str) -> str:
+        shown.append(text)
+        return text.replace("name: The web", "name: Mine")
+
+    monkeypatch.setattr(click, "edit", edit)
+    answers = iter([errors.TooManyRequests(limit=1, queued=1), WEB.config])
+    daemon.answers |= {"VM.stat": WEB, "VM.set": lambda _params: next(answers)}
+    found = xenops("edit", "web", input="y\n")
+    assert found.exit_code == 0
+    assert "name: Mine" in shown[1]
+    assert daemon.methods().count("VM.set") == 2

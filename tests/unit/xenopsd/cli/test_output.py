@@ -70,3 +70,11 @@ def test_moments_are_utc():
 def test_a_narrow_terminal_breaks_no_title():
     found = drawn(["VM", "STATE", "OPERATION"], [["web", "running", ""]], 12)
     assert found.splitlines()[0].split() == ["VM", "STATE", "OPERATION"]
+
+
+def test_what_would_move_a_terminal_is_escaped():
+    cells = [["a\nb", "\x1b[31mred", "日本"]]
+    for text in (aligned(["A", "B", "C"], cells), drawn(["A", "B", "C"], cells, 80)):
+        assert len(text.splitlines()) == 2
+        assert "\x1b[31m" not in text
+        assert all(word in text for word in ("a\\nb", "\\x1b[31mred", "日本"))

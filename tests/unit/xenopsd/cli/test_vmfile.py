@@ -135,3 +135,19 @@ def test_sizes(text: str, count: int):
 def test_what_is_no_size(text: str):
     with pytest.raises(BadVm, match="512M"):
         size(text)
+
+
+@pytest.mark.parametrize(("said", "persistent"), [("true", True), ("false", False)])
+def test_a_disk_is_persistent_or_not(said: str, persistent: bool):
+    assert disk(f"/d,persistent={said}", 0)["persistent"] is persistent
+
+
+@pytest.mark.parametrize("spec", ["/d,persistent=no", "/d,persistent=0", "/d,overlay=maybe"])
+def test_a_word_that_is_neither_true_nor_false_is_refused(spec: str):
+    with pytest.raises(BadVm, match=r"write (persistent|overlay)=true or"):
+        disk(spec, 0)
+
+
+def test_a_file_that_is_nested_too_deeply_is_refused():
+    with pytest.raises(BadVm, match=r"x\.json"):
+        of_file("x.json", '{"a":' * 100_000)
