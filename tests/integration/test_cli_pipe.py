@@ -328,6 +328,7 @@ def test_events_end_with_a_token_when_the_terminal_is_gone(lab, ending: signal.S
     env = {**os.environ, "XENOPS_SOCKET": str(lab.daemon.socket)}
     with subprocess.Popen(command, env=env, stdout=-1, stderr=-1, text=True) as events:
         until(events, lab.vm())
+        until(events, lab.vm())
         events.send_signal(ending)
         _rest, said = events.communicate(timeout=DEADLINE)
     assert (events.returncode, "go on with: xenops events --since" in said) == (0, True)

@@ -92,8 +92,8 @@ def _print(batch: "UpdateBatch", output: str) -> None:
 
 
 def _go_on(session: Session, token: str | None) -> None:
-    if token is not None:
-        click.echo(session.typed(f"go on with: xenops events --since {token}"), err=True)
+    whence = "--all" if token is None else f"--since {token}"
+    click.echo(session.typed(f"go on with: xenops events {whence}"), err=True)
 
 
 def _line(update: "Update") -> str:
