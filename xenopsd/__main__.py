@@ -11,7 +11,8 @@ import structlog
 import uvloop
 
 from backends import registry
-from xenopsd import arena
+from idl.errors import InvalidParameter
+from xenopsd import arena, killpoints
 from xenopsd import config as configuration
 from xenopsd import log as logging
 from xenopsd.check import NEXT_STEP, check, report
@@ -49,8 +50,11 @@ def main(file: str | None, *, check_config: bool, **options: Any) -> None:
     read = partial(_read, options, file)
     try:
         config = read()
+        killpoints.given(os.environ)
     except ConfigError as error:
         _refuse(f"{error}\n{NEXT_STEP}")
+    except InvalidParameter as error:
+        _refuse(f"{killpoints.VARIABLE}: {error.reason}")
     if check_config:
         click.echo(report(config, registry.options()))
         return

@@ -35,6 +35,27 @@ POINTS = frozenset(
 )
 
 
+def given(environ: Mapping[str, str]) -> tuple[str, int] | None:
+    """The point and number that the environment arms. Raises InvalidParameter."""
+    if VARIABLE not in environ:
+        return None
+    point, comma, n = environ[VARIABLE].rpartition(",")
+    if not comma:
+        raise InvalidParameter(name="point", reason=f"'{n}' is not POINT,N")
+    return checked(point, n)
+
+
+def checked(point: str, n: str) -> tuple[str, int]:
+    """A point that there is, and a number. Raises InvalidParameter."""
+    if point not in POINTS:
+        near = get_close_matches(point, sorted(POINTS), n=3)
+        known = ", ".join(near) or "MICRO_OP:before, MICRO_OP:after, journal:append, …"
+        raise InvalidParameter(name="point", reason=f"'{point}' is no point; {known}")
+    if not n.isdecimal() or int(n) < 1:
+        raise InvalidParameter(name="n", reason=f"'{n}' is not a number from 1")
+    return point, int(n)
+
+
 class KillPoints:
     """Counts passings of the armed point and, at the n-th, SIGKILLs this process."""
 
@@ -46,20 +67,14 @@ class KillPoints:
         if TRACE in environ:
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
             self._trace = os.open(environ[TRACE], flags, 0o600)
-        if VARIABLE in environ:
-            point, _, n = environ[VARIABLE].rpartition(",")
-            self.arm(point, n)
+        if (armed := given(environ)) is not None:
+            self._point, self._left = armed
 
     def arm(self, point: str, n: str) -> None:
         """Die at the n-th passing of `point` from now. Raises InvalidParameter."""
-        if point not in POINTS:
-            near = get_close_matches(point, sorted(POINTS), n=3)
-            known = ", ".join(near) or "MICRO_OP:before, MICRO_OP:after, journal:append, …"
-            raise InvalidParameter(name="point", reason=f"'{point}' is no point; {known}")
-        if not n.isdecimal() or int(n) < 1:
-            raise InvalidParameter(name="n", reason=f"'{n}' is not a number from 1")
+        known, number = checked(point, n)
         with self._lock:
-            self._point, self._left = point, int(n)
+            self._point, self._left = known, number
 
     def passing(self, point: str) -> None:
         """Pass a point; perhaps the last thing this process does."""

@@ -11,12 +11,12 @@ import pytest
 def check(tmp_path):
     """Runs it on a config file."""
 
-    def run(text: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(text: str, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
         file = tmp_path / "x.toml"
         file.write_text(text)
         return subprocess.run(
             [sys.executable, "-m", "xenopsd", "--check-config", "--config", str(file), *arguments],
-            env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
+            env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), **environ},
             capture_output=True,
             text=True,
             check=False,
@@ -50,3 +50,11 @@ def test_a_mistake_names_the_key_and_the_next_step(check, text, key):
     assert (ended.returncode, ended.stdout) == (1, "")
     assert key in ended.stderr
     assert "try again with `xenopsd --check-config`" in ended.stderr
+
+
+def test_a_point_to_die_at_that_there_is_not_is_a_mistake(check):
+    ended = check("", XENOPSD_KILL_AT="vm_creat:before,1")
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.startswith(
+        "xenopsd: XENOPSD_KILL_AT: 'vm_creat:before' is no point; vm_create:before"
+    )

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from idl.errors import InvalidParameter
-from xenopsd.killpoints import KillPoints
+from xenopsd.killpoints import VARIABLE, KillPoints, given
 
 PROGRAM = """
 import os
@@ -78,3 +78,17 @@ def test_unarmed_nothing_happens():
     points.arm("journal:append", "2")
     points.passing("journal:end")
     points.passing("journal:append")
+
+
+@pytest.mark.parametrize(
+    ("armed", "said"),
+    [
+        ("nowhere", "'nowhere' is not POINT,N"),
+        ("vm_creat:before,1", "'vm_creat:before' is no point; vm_create:before"),
+        ("vm_create:before,0", "'0' is not a number from 1"),
+    ],
+)
+def test_a_point_of_the_environment_that_there_is_not_is_told(armed: str, said: str):
+    with pytest.raises(InvalidParameter) as raised:
+        given({VARIABLE: armed})
+    assert said in raised.value.reason
