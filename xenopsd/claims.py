@@ -9,8 +9,10 @@ to, and in `from` the one that it comes from. Of the two the first has it once i
 and until then the other. So the writing of that record is the moment at which it changes hands.
 """
 
+import errno
 import fcntl
 import os
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -102,7 +104,8 @@ class Claims:
         try:
             yield
         except BaseException:
-            self.give(vm)
+            if self._is_given(vm):
+                path.unlink(missing_ok=True)
             raise
         finally:
             os.close(fd)
@@ -115,9 +118,7 @@ class Claims:
 
     def give(self, vm: VmId) -> None:
         """Let a VM go that is this instance's."""
-        path = self._owners / vm
-        if self._is_mine(path) and not self.me.has_recorded(vm):
-            self._drop(path)
+        self._drop(self._owners / vm, lambda: self._is_given(vm))
 
     def keep(self, vms: Iterable[VmId]) -> dict[VmId, str]:
         """Claim those that are in the store at start; those that cannot be, and why."""
@@ -150,6 +151,8 @@ class Claims:
             # Stopped in the middle of taking it. If it goes on it finds that the VM is not its
             # own, and `confirm` keeps it from running it.
             fd = None
+        except OSError as error:
+            raise _failed(path, error) from error
         try:
             if not to.has_recorded(vm):
                 self._replace(path, self._mine)
@@ -196,12 +199,12 @@ class Claims:
         deadline = self._clock() + self._patience
         while True:
             try:
-                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                fd = _opened(path)
             except FileNotFoundError:
                 return None
             try:
                 self._lock(fd, path, deadline)
-                if os.fstat(fd).st_nlink:
+                if _stands(fd, path):
                     return fd
             except BaseException:
                 os.close(fd)
@@ -245,7 +248,9 @@ class Claims:
     def _written(self, path: Path, line: bytes) -> tuple[Path, int]:
         # Under another name first: a claim is never seen half written.
         fresh = path.with_name(f".{path.name}~{self.me.instance}")
-        fd = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        # One that a crash has left may be the claim itself, by its other name.
+        fresh.unlink(missing_ok=True)
+        fd = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         try:
             os.write(fd, line)
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -257,23 +262,26 @@ class Claims:
 
     def _is_mine(self, path: Path) -> bool:
         try:
-            return path.read_bytes() == self._line
+            return _content(path) == self._line
         except OSError:
             return False
+
+    def _is_given(self, vm: VmId) -> bool:
+        return self._is_mine(self._owners / vm) and not self.me.has_recorded(vm)
 
     def _clear(self, held: set[VmId]) -> None:
         """Remove what a crash has left: claims without a record, and claims half made."""
         try:
-            for path in self._owners.iterdir():
-                if path.name.startswith("."):
-                    void = path.name.endswith(f"~{self.me.instance}")
-                else:
-                    void = path.name not in held and self._is_void(path)
-                if void:
-                    self._drop(path)
+            found = list(self._owners.iterdir())
         except OSError:
             # They are void all the same.
             return
+        for path in found:
+            if not path.name.startswith("."):
+                if path.name not in held:
+                    self._drop(path, lambda: self._is_void(path))  # noqa: B023  # called at once
+            elif path.name.endswith(f"~{self.me.instance}"):
+                self._drop(path, lambda: True)
 
     def _is_void(self, path: Path) -> bool:
         claim = _read(path)
@@ -281,12 +289,22 @@ class Claims:
             return False
         return claim.owner(path.name) is None
 
-    def _drop(self, path: Path) -> None:
+    def _drop(self, path: Path, void: Callable[[], bool]) -> None:
+        """Remove a claim that is void, unless somebody is about to take it."""
         try:
-            path.unlink(missing_ok=True)
+            fd = _opened(path)
         except OSError:
             # Void all the same: the store it names has the VM no more.
             return
+        try:
+            # Under its lock: what was void may have been replaced by another one's claim.
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _stands(fd, path) and void():
+                path.unlink(missing_ok=True)
+        except OSError:
+            return
+        finally:
+            os.close(fd)
 
 
 def _claim(holder: Holder, giver: Holder | None = None) -> Claim:
@@ -294,10 +312,33 @@ def _claim(holder: Holder, giver: Holder | None = None) -> Claim:
 
 
 def _read(path: Path) -> Claim | None:
+    """The claim; None where there is none that can be understood."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Claim)
-    except (FileNotFoundError, msgspec.DecodeError):
+        return msgspec.json.decode(_content(path), type=Claim)
+    except (FileNotFoundError, ValueError, RecursionError):
         return None
+
+
+def _content(path: Path) -> bytes:
+    with open(_opened(path), "rb") as file:
+        return file.read()
+
+
+def _opened(path: Path) -> int:
+    """A claim is a file. What is anything else may lead elsewhere, or block who opens it."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "it is no file: remove it")
+    return fd
+
+
+def _stands(fd: int, path: Path) -> bool:
+    """Whether it is still the claim: neither removed nor replaced."""
+    try:
+        return os.path.samestat(os.fstat(fd), path.lstat())
+    except FileNotFoundError:
+        return False
 
 
 def _failed(path: Path, error: OSError) -> StorageError:

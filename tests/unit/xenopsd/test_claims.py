@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import os
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -156,7 +157,6 @@ def test_until_its_record_is_there_what_is_offered_stays_where_it_was(pair):
 def test_what_is_offered_is_taken_with_the_record(pair, tmp_path):
     one, two = pair
     with two.taking("a", offered=True):
-
         record(tmp_path, "two", "a")
     two.confirm("a")
     with pytest.raises(OwnedByAnother, match="two"):
@@ -229,3 +229,75 @@ def test_an_offer_that_nobody_has_any_more_is_void(pair, tmp_path):
     (tmp_path / "one" / "vm" / "a").rmdir()
     two.keep([])
     assert owners(tmp_path) == {}
+
+
+# Damage
+
+
+DAMAGES = {
+    "empty": lambda path: path.write_bytes(b""),
+    "garbage": lambda path: path.write_bytes(b"\xff\xfe"),
+    "no text": lambda path: path.write_bytes(b'{"instance":"\xff","state_dir":"x"}'),
+    "bottomless": lambda path: path.write_bytes(b'{"x":' + b"[" * 200_000),
+    "a link to garbage": lambda path: path.symlink_to("/etc/passwd"),
+    "a link to nothing": lambda path: path.symlink_to("/nonexistent/claim"),
+    "a link to itself": lambda path: path.symlink_to(path),
+    "a directory": lambda path: path.mkdir(),
+    "a pipe": os.mkfifo,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_claim_is_void_and_what_is_no_file_is_told(tmp_path, damage):
+    one = claims(tmp_path, "one", "a", "b")
+    (tmp_path / "run" / "owners").mkdir(parents=True)
+    path = tmp_path / "run" / "owners" / "a"
+    DAMAGES[damage](path)
+    contested = one.keep(["a", "b"])
+    if path.is_file() and not path.is_symlink():
+        assert contested == {}
+        assert owners(tmp_path) == {"a": "one", "b": "one"}
+        return
+    assert list(contested) == ["a"]
+    assert contested["a"].startswith("it cannot be claimed: ")
+    one.give("a")
+    with pytest.raises(StorageError):
+        one.settle("a", claims(tmp_path, "two").me)
+    assert path.lstat(), "an administrator looks at it"
+
+
+def test_what_is_no_file_does_not_keep_a_start_from_tidying(tmp_path):
+    one = claims(tmp_path, "one")
+    take(one, "gone")
+    for name in ("a", "z"):
+        (tmp_path / "run" / "owners" / name).mkdir()
+    one.keep([])
+    assert not (tmp_path / "run" / "owners" / "gone").exists()
+
+
+@pytest.mark.parametrize("give", ["give", "keep"])
+def test_a_claim_that_is_let_go_is_not_taken_from_who_has_it_next(tmp_path, monkeypatch, give):
+    one, two = claims(tmp_path, "one"), claims(tmp_path, "two")
+    take(one, "a")
+    unlink = Path.unlink
+
+    def late(path: Path, **options: bool) -> None:
+        monkeypatch.setattr(Path, "unlink", unlink)
+        with suppress(StorageError):
+            take(claims(tmp_path, "two", patience=0.0), "a")
+            record(tmp_path, "two", "a")
+        unlink(path, **options)
+
+    monkeypatch.setattr(Path, "unlink", late)
+    one.give("a") if give == "give" else one.keep([])
+    monkeypatch.undo()
+    # Either it came too early, or it has it.
+    assert (owners(tmp_path) == {"a": "two"}) == two.me.has_recorded("a")
+
+
+def test_a_claim_that_a_crash_has_left_under_two_names_stays_whole(pair, tmp_path):
+    one, two = pair
+    path = tmp_path / "run" / "owners" / "a"
+    path.with_name(".a~one").hardlink_to(path)
+    assert not one.settle("a", two.me)
+    assert owners(tmp_path) == {"a": "one"}
