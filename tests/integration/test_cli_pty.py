@@ -212,6 +212,22 @@ def test_a_terminal_is_asked_before_a_record_is_dropped(lab, xenops):
     assert not lab.client.vm.exists(id)
 
 
+@pytest.mark.parametrize("command", ["remove", "forget", "disk remove"])
+def test_a_question_is_seen_where_stdout_goes_elsewhere(lab, terminal, tmp_path, command: str):
+    id = lab.vm(disks=1)
+    name = f"{id}/disk0" if command.startswith("disk") else id
+    log = tmp_path / "log"
+    screen = terminal(
+        *("sh", "-c", f"{XENOPS} {command} {name} > {log}"),
+        env={"XENOPS_SOCKET": str(lab.daemon.socket)},
+    )
+    screen.until("[y/N]")
+    screen.type("n\r")
+    assert screen.end() == 1
+    assert log.read_text() == ""
+    assert lab.client.vm.exists(id)
+
+
 def test_an_edit_that_is_wrong_can_be_mended(lab, xenops, tmp_path):
     id = lab.vm()
     editor = tmp_path / "editor"
@@ -260,23 +276,47 @@ SHELLS = {
 }
 
 
-@pytest.mark.parametrize("shell", SHELLS)
-def test_a_tab_completes_the_name_of_a_vm(lab, terminal, tmp_path, shell: str):
-    if shutil.which(shell) is None:
-        pytest.skip(f"there is no {shell} here")
+@pytest.fixture(params=SHELLS)
+def shell(request, terminal: Open, tmp_path) -> Callable[..., Terminal]:
+    """Opens each shell with the completion of a lab's daemon, ready for keys."""
+    if shutil.which(request.param) is None:
+        pytest.skip(f"there is no {request.param} here")
+    argv, source = SHELLS[request.param]
+
+    def opened(lab) -> Terminal:
+        env = {
+            "XENOPS_SOCKET": str(lab.daemon.socket),
+            "PATH": f"{XENOPS.parent}:{os.environ['PATH']}",
+            "HOME": str(tmp_path),
+            "PS1": "$ ",
+            "HISTFILE": "",
+        }
+        screen = terminal(*argv, env=env)
+        screen.type(source.format(completion=ROOT / "packaging/completion") + "; echo rea''dy\r")
+        screen.until("ready\r")
+        return screen
+
+    return opened
+
+
+def test_a_tab_completes_the_name_of_a_vm(lab, shell):
     id = lab.vm(id=lab.new_id("completed"))
-    argv, source = SHELLS[shell]
-    env = {
-        "XENOPS_SOCKET": str(lab.daemon.socket),
-        "PATH": f"{XENOPS.parent}:{os.environ['PATH']}",
-        "HOME": str(tmp_path),
-        "PS1": "$ ",
-        "HISTFILE": "",
-    }
-    screen = terminal(*argv, env=env)
-    screen.type(source.format(completion=ROOT / "packaging/completion") + "; echo rea''dy\r")
-    screen.until("ready\r")
+    screen = shell(lab)
     screen.type("xenops show complet\t")
     screen.until(f"xenops show {id}")
     screen.type("\x15exit\r")
+    screen.end()
+
+
+def test_a_tab_gives_the_line_back_though_the_daemon_is_stopped(start, shell):
+    lab = start(PATIENT)
+    lab.vm(id="completed")
+    screen = shell(lab)
+    lab.daemon.process.send_signal(signal.SIGSTOP)
+    # Were the Tab to wait as other commands do, this would come after the deadline.
+    # No Ctrl-U: typed before the shell has the terminal, it would take the Tab back.
+    screen.type("xenops show complet\t --help; echo g''one on\r")
+    screen.until("gone on\r")
+    assert "xenops show completed" not in screen.text
+    screen.type("exit\r")
     screen.end()

@@ -144,7 +144,7 @@ def remove(session: Session, /, *, vm: str, keep_layers: bool, yes: bool) -> Non
       xenops remove web --yes --keep-layers
     """
     if not yes and sys.stdin.isatty():
-        click.confirm(f"Remove VM {vm} for good?", abort=True)
+        click.confirm(f"Remove VM {vm} for good?", abort=True, err=True)
     session.client.vm.remove(vm, keep_layers)
 
 
