@@ -74,9 +74,9 @@ class Ballooning:
             if domain.paused or domain.stopped or domain.uncooperative_balloon:
                 continue
             vm = entry.meta.vm if entry.meta else running
-            found[entry.id] = Balloon(
-                domain.memory_target, vm.memory_dynamic_min, vm.memory_dynamic_max
-            )
+            # More than it was started with it cannot have, whatever its record says by now.
+            most = min(vm.memory_dynamic_max, domain.memory_limit or vm.memory_dynamic_max)
+            found[entry.id] = Balloon(domain.memory_target, vm.memory_dynamic_min, most)
         return found
 
     def balance(self, request: Balance, execution: Execution) -> None:

@@ -11,8 +11,8 @@ from typing import TypeVar
 import structlog
 from msgspec.structs import replace
 
-from backends.interface import Backend, Waiting
-from idl.errors import BadPowerState, DeadlineExceeded, HookFailed
+from backends.interface import Backend, Call, Waiting
+from idl.errors import BadPowerState, DeadlineExceeded, HookFailed, XenopsError
 from idl.ids import DeviceId, VmId
 from idl.metadata import Metadata
 from idl.pci import Pci
@@ -133,9 +133,7 @@ class Performer:
             case microop.VmSetVcpus(vcpus=vcpus):
                 backend.vm.set_vcpus(call, vm, vcpus)
             case microop.VmSetMemory(target=target):
-                self.grow(entry.id, target)
-                backend.vm.set_memory(call, vm, target)
-                self.resized(entry.id, target)
+                self._set_memory(vm, call, target)
             case microop.VmSetXsdata(xsdata=xsdata):
                 backend.vm.set_xsdata(call, vm, xsdata)
             case microop.VmRecord():
@@ -178,12 +176,26 @@ class Performer:
                     return backend.pci.unplug(call, vm, pci, force=force)
         return None
 
+    def _set_memory(self, vm: Vm, call: Call, target: int) -> None:
+        """Reserved before the balloon is let out; a target that was not set is not reserved."""
+        self.grow(vm.id, target)
+        try:
+            self.backend.vm.set_memory(call, vm, target)
+        except XenopsError:
+            self._measured(vm.id)
+            raise
+        self.resized(vm.id, target)
+
     def _adopted(self, vm: VmId) -> None:
         """Its memory is this VM's from now on, and it is nobody's stranger any more."""
+        self._measured(vm)
+        self.restock()
+
+    def _measured(self, vm: VmId) -> None:
+        """Reserve what its domain has. Raises XenopsError."""
         domain = self.backend.host.domain(vm)
         if domain is not None:
             self.resized(vm, max(domain.memory_target, domain.memory_actual))
-        self.restock()
 
     def _runs_no_more(self, vm: VmId) -> bool:
         domain = self.backend.host.domain(vm)

@@ -179,6 +179,29 @@ def test_a_change_of_the_range_is_reserved_and_released(shared):
     exact(lab)
 
 
+def test_a_balloon_that_is_not_let_out_reserves_nothing(shared):
+    lab = shared(SMALL)
+    id = started(lab, elastic(lab, 128, 1024))
+    other = started(lab, fixed(lab, 512))
+    lab.trigger("fail", "vm_set_memory", 1)
+    lab.run(lab.client.vm.shutdown(other))
+    exact(lab)
+    assert target(lab, id) == 512
+    assert lab.client.host.stat().memory_free == 512 * MIB
+
+
+def test_a_balloon_is_let_out_no_further_than_its_domain_allows(shared):
+    lab = shared(SMALL)
+    id = started(lab, elastic(lab, 128, 256))
+    other = started(lab, fixed(lab, 896))
+    assert target(lab, id) == 128
+    more = {"memory_static_max": 512 * MIB, "memory_dynamic_max": 512 * MIB}
+    lab.client.vm.set(id, more)
+    lab.run(lab.client.vm.shutdown(other))
+    eventually(lambda: target(lab, id) == 256)
+    exact(lab)
+
+
 def test_of_two_that_race_for_the_last_megabytes_one_wins(shared):
     lab = shared(SMALL)
     started(lab, fixed(lab, 624))

@@ -188,7 +188,9 @@ def set_memory(call: VmSetMemoryDynamicRange, snapshot: Snapshot) -> Plan:
     if domain is None:
         return Plan(segments=[Segment(steps=[record])])
     _needs(snapshot, "balloon")
-    target = min(max(domain.memory_target, call.minimum), call.maximum)
+    # A domain that was started with less than the range stays at what it can have.
+    limit = domain.memory_limit or call.maximum
+    target = min(max(domain.memory_target, call.minimum), call.maximum, limit)
     step = microop.VmSetMemory(target=target, was=domain.memory_target)
     return _one(domain, step, record)
 

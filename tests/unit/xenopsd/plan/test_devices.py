@@ -317,6 +317,13 @@ def test_a_balloon_is_brought_into_its_range(target, low, high, expected):
     )
 
 
+def test_a_balloon_grows_no_further_than_its_domain_can():
+    there = snapshot(domain=domain(memory_target=128 * MIB, memory_limit=200 * MIB))
+    assert plan(memory(256, 512), there) == on_domain(
+        m.VmSetMemory(target=200 * MIB, was=128 * MIB), range_record(256, 512)
+    )
+
+
 @pytest.mark.parametrize("state", ["halted", "suspended"])
 def test_a_range_without_a_balloon_is_recorded(state):
     assert plan(memory(128, 256), snapshot(state)) == recorded(range_record(128, 256))
