@@ -63,8 +63,10 @@ def test_ends_with_what_went_wrong_and_the_next_step(lab):
     said = failed(lab, FAILED, "start", id)
     assert said == (
         f"xenops: VM {id} is running; this needs it halted.\n"
-        f"  next: xenops shutdown {id} --timeout 60\n"
+        f"  next: xenops show {id}; there is nothing to do\n"
     )
+    said = failed(lab, FAILED, "remove", id)
+    assert f"next: xenops shutdown {id} --timeout 60\n" in said
     said = failed(lab, NOT_FOUND, "start", "nobody")
     assert "next: xenops list\n" in said
     assert "Usage: xenops start" in failed(lab, USAGE, "start")

@@ -16,6 +16,7 @@ _LISTS = {
     "VIF": "xenops nic list",
     "PCI": "xenops pci list",
     "task": "xenops task list --all",
+    "domain": "xenops foreign",
     "call, type or error named": "xenops describe",
 }
 
@@ -31,6 +32,16 @@ _MOVES = {
     ("running", "paused"): "xenops pause {id}",
     ("suspended", "paused"): "xenops resume {id} --paused",
     ("running", "suspended"): "xenops suspend {id}",
+    ("halted", "suspended"): "xenops start {id}",
+}
+
+#: What these are to lead to: a VM that is there already needs nothing.
+_GOALS = {
+    "start": "running",
+    "resume": "running",
+    "unpause": "running",
+    "pause": "paused",
+    "suspend": "suspended",
 }
 
 
@@ -40,7 +51,9 @@ def next_step(error: BaseException, about: About | None = None) -> str | None:
     return None if advise is None else advise(error, about or About())
 
 
-def _move(error: errors.BadPowerState, _about: About) -> str:
+def _move(error: errors.BadPowerState, about: About) -> str:
+    if _GOALS.get(about.command or "") == error.actual:
+        return f"xenops show {error.id}; there is nothing to do"
     moves = ((error.actual, expected) for expected in error.expected)
     found = next((_MOVES[move] for move in moves if move in _MOVES), "xenops show {id}")
     return found.format(id=error.id)
@@ -66,10 +79,19 @@ def _usage(_error: Exception, about: About) -> str:
     return f"xenops {about.command} --help"
 
 
+#: What is to bring about that of which these errors tell.
+_DONE = {
+    errors.DeviceIsConnected: ("disk plug", "nic plug", "pci plug"),
+    errors.DeviceNotConnected: ("disk unplug", "nic unplug", "pci unplug"),
+}
+
+
 def _device(words: str) -> Callable[[Any, About], str]:
     """Advice to do so with a device; where nothing tells its kind, its VM shows it."""
 
     def advise(error: Any, about: About) -> str:
+        if about.command in _DONE.get(type(error), ()):
+            return f"xenops {about.noun} list {error.id.partition('/')[0]}; there is nothing to do"
         if about.noun is None:
             return f"xenops show {error.id.partition('/')[0]}"
         return f"xenops {about.noun} {words.format(id=error.id)}"

@@ -107,6 +107,7 @@ pcis = completer(_devices("PCI"))
 
 def _note(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
     """What a failure of the command names again."""
+    ctx.meta["xenops.command"] = ctx.command_path.partition(" ")[2]
     if value is not None:
         ctx.meta[f"xenops.{param.name}"] = value
     return value
@@ -120,7 +121,8 @@ def naming(name: str, **attributes: Any) -> Callable[[Any], Any]:
 def about(ctx: click.Context) -> About:
     """What the command that was run beneath this context is about."""
     vm = ctx.meta.get("xenops.vm") or ctx.meta.get("xenops.device", "").partition("/")[0]
-    return About(ctx.invoked_subcommand, vm or None, ctx.meta.get("xenops.method"))
+    command = ctx.meta.get("xenops.command", ctx.invoked_subcommand)
+    return About(command, vm or None, ctx.meta.get("xenops.method"))
 
 
 vm_argument = naming("vm", metavar="VM", shell_complete=vms)

@@ -25,7 +25,7 @@ class Detached(Exception):
 class About:
     """What the command that failed was about, as far as its line told.
 
-    `command` is its first word, `method` the call that `xenops call` made.
+    `command` is such as `disk plug`, `method` the call that `xenops call` made.
     """
 
     command: str | None = None
@@ -37,7 +37,7 @@ class About:
         """The word for devices of the kind that it was about."""
         namespace = (self.method or "").partition(".")[0]
         nouns = {"VBD": "disk", "VIF": "nic", "PCI": "pci"}
-        found = nouns.get(namespace, self.command)
+        found = nouns.get(namespace, (self.command or "").partition(" ")[0])
         return found if found in nouns.values() else None
 
 

@@ -13,7 +13,7 @@ from xenopsd.cli.failure import About
 
 ABOUT = (
     About(command="start", vm="web"),
-    About(command="nic", vm="web"),
+    About(command="nic plug", vm="web"),
     About(command="call", vm="web", method="PCI.plug"),
 )
 
@@ -52,7 +52,7 @@ def test_every_error_says_the_next_step_in_commands_that_exist(kind, about):
     assert "VM" not in advice or about is None
     for said in advice.split("xenops ")[1:]:
         words = said.removeprefix("--instance web ").replace(",", " ").split()
-        words = [word for word in words if word != "--help"]
+        words = [word.strip(";") for word in words if word != "--help"]
         assert is_command(words[:2]), said
 
 
@@ -73,8 +73,8 @@ def test_an_error_of_a_newer_daemon_is_reported():
 @pytest.mark.parametrize(
     ("about", "advice"),
     [
-        pytest.param(About(command="disk"), "xenops disk unplug web/a", id="a disk"),
-        pytest.param(About(command="nic"), "xenops nic unplug web/a", id="an interface"),
+        pytest.param(About(command="disk remove"), "xenops disk unplug web/a", id="a disk"),
+        pytest.param(About(command="nic remove"), "xenops nic unplug web/a", id="an interface"),
         pytest.param(
             About(command="call", method="PCI.remove"), "xenops pci unplug web/a", id="a call"
         ),
@@ -87,6 +87,22 @@ def test_the_kind_of_a_device_is_that_of_the_command(about, advice: str):
 
 def test_what_a_call_takes_is_said_by_the_command_that_was_typed():
     error = errors.InvalidParams(reason="id: bad")
-    assert next_step(error, About(command="disk")) == "xenops disk --help"
+    assert next_step(error, About(command="disk add")) == "xenops disk add --help"
     called = About(command="call", method="VM.start")
     assert next_step(error, called) == "xenops describe VM.start tells what it takes"
+
+
+@pytest.mark.parametrize(
+    ("command", "error"),
+    [
+        ("start", errors.BadPowerState(id="web", actual="running", expected=["halted"])),
+        ("resume", errors.BadPowerState(id="web", actual="running", expected=["suspended"])),
+        ("pause", errors.BadPowerState(id="web", actual="paused", expected=["running"])),
+        ("disk plug", errors.DeviceIsConnected(id="web/a")),
+        ("nic unplug", errors.DeviceNotConnected(id="web/a")),
+    ],
+)
+def test_what_is_so_already_is_not_to_be_undone(command: str, error: errors.XenopsError):
+    said = next_step(error, About(command=command)) or ""
+    assert said.endswith("; there is nothing to do")
+    assert said.startswith(("xenops show web", "xenops disk list web", "xenops nic list web"))
