@@ -19,23 +19,46 @@ def move(source: Path, target: Path, *, timeout: float) -> None:
 
     Raises OSError, StorageError.
     """
-    gone = source.with_name(f".{source.name}.gone")
-    partial = target.with_name(f".{target.name}.partial")
+    # It may have been on its way here, and be on its way back: that move first.
+    _finish(target, source)
     if source.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         _remove(target)
         if _renamed(source, target):
             return
-        _remove(partial)
-        _copy(source, partial, timeout)
+        _copy_whole(source, _partial(target), timeout)
         # From here on the copy counts.
-        source.rename(gone)
-        _sync(gone.parent)
+        source.rename(_gone(source))
+        _sync(source.parent)
+    _finish(source, target)
+
+
+def _finish(source: Path, target: Path) -> None:
+    """The end of a move whose copy counts; nothing where there is none."""
+    gone, partial = _gone(source), _partial(target)
     if gone.exists():
         if partial.exists():
             partial.rename(target)
             _sync(target.parent)
         _remove(gone)
+
+
+def _gone(source: Path) -> Path:
+    return source.with_name(f".{source.name}.gone")
+
+
+def _partial(target: Path) -> Path:
+    return target.with_name(f".{target.name}.partial")
+
+
+def _copy_whole(source: Path, target: Path, timeout: float) -> None:
+    """A copy, or nothing: what does not fit takes no room. Raises OSError, StorageError."""
+    _remove(target)
+    try:
+        _copy(source, target, timeout)
+    except (OSError, StorageError):
+        _remove(target)
+        raise
 
 
 def _renamed(source: Path, target: Path) -> bool:

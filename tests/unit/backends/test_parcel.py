@@ -2,6 +2,7 @@
 
 import errno
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,45 @@ def test_cut_anywhere_it_is_carried_on(places, monkeypatch, step, times):
     monkeypatch.setattr(parcel, step, done)
     parcel.move(source, target, timeout=60)
     holds(source, target)
+
+
+@pytest.mark.parametrize("step", ["_copy", "_sync", "_remove"])
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_cut_anywhere_it_is_taken_back(places, monkeypatch, step, times):
+    source, target = places
+    done = getattr(parcel, step)
+    left = [times]
+
+    def cut(*arguments: object) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        done(*arguments)
+
+    monkeypatch.setattr(parcel, step, cut)
+    with suppress(OSError):
+        parcel.move(source, target, timeout=60)
+    monkeypatch.setattr(parcel, step, done)
+    parcel.move(target, source, timeout=60)
+    holds(target, source)
+    parcel.move(source, target, timeout=60)
+    holds(source, target)
+
+
+def test_a_copy_that_fails_gives_back_the_room(places, kind, monkeypatch):
+    if kind == "one file system":
+        return
+    source, target = places
+
+    def full(_source: Path, partial: Path, _timeout: float) -> None:
+        partial.mkdir()
+        (partial / "much").write_text("much")
+        raise StorageError(plugin="layers", reason="No space left on device")
+
+    monkeypatch.setattr(parcel, "_copy", full)
+    with pytest.raises(StorageError):
+        parcel.move(source, target, timeout=60)
+    assert names(target.parent) == []
 
 
 def test_a_copy_that_fails_leaves_the_source(places, kind, monkeypatch):
