@@ -87,10 +87,10 @@ class Operations:
             return None
         if isinstance(request, calls.VmAdd):
             execution.result = self._add(request, entry)
-            return None
+            return self._received(execution.vm)
         if isinstance(request, calls.VmImportMetadata):
             execution.result = self._import(request, entry)
-            return self._unpacked(self.executor.context.inventory.require(execution.vm), None)
+            return self._received(execution.vm)
         if isinstance(request, Check):
             return self._check(entry)
         if entry is None:
@@ -104,6 +104,15 @@ class Operations:
             changed = self._configure(request, execution, entry)
             return None if changed is None else self._unpacked(entry, changed)
         return self._unpacked(entry, self._operate(request, entry))
+
+    def _received(self, id: str) -> Plan | None:
+        """For a VM that has got a record: its parcel is opened, and what a domain has left that
+        was lost before its VM was forgotten is cleared."""
+        entry = self.executor.context.inventory.require(id)
+        known = entry.domain is not None or entry.extra.incarnation is not None
+        if known or not self._performer.backend.host.leftovers(id):
+            return self._unpacked(entry, None)
+        return self._unpacked(entry, recovery.cleared(self._snapshot(entry)))
 
     def _unpacked(self, entry: Entry, plan: Plan | None) -> Plan | None:
         """Where the VM's layers have not left the parcel that they came in: that first."""

@@ -10,7 +10,7 @@ import uuid
 import pytest
 from msgspec.structs import replace
 from rigs.daemon import eventually
-from rigs.lab import plain, raises
+from rigs.lab import plain, plugged, raises
 
 from idl.calls import CALLS
 from idl.client import Client
@@ -591,6 +591,21 @@ def test_remove_may_keep_the_layers(lab):
     assert lab.layers(id) == ["d.json"]
     lab.vm(id=id, disks=0)
     lab.client.vbd.add(Vbd(id=f"{id}/d", backend=Local(path="/b", overlay=True)))
+    lab.run(lab.client.vm.start(id))
+    assert lab.sensible(id) == "running"
+
+
+def test_what_a_lost_domain_of_a_forgotten_vm_left_goes_with_its_next_record(lab):
+    id = lab.running()
+    kept = lab.client.vm.export_metadata(id)
+    lab.trigger("fail", "vm_destroy", 5)  # as often as it is tried
+    lab.trigger("lose", id)
+    eventually(lambda: lab.power_state(id) == "halted" and not lab.stat(id).state.queue_depth)
+    lab.run(lab.client.vm.forget(id))
+    assert plugged(lab.daemon, id), "else there is nothing to see here"
+    lab.trigger("fail", "vm_destroy", 0)
+    lab.client.vm.import_metadata(kept)
+    assert plugged(lab.daemon, id) == []
     lab.run(lab.client.vm.start(id))
     assert lab.sensible(id) == "running"
 
