@@ -94,7 +94,8 @@ class Xenops(click.Group):
 )
 @click.option(
     "--socket",
-    type=click.Path(path_type=Path),
+    # Whether it may be used only connecting tells, and what to do then.
+    type=click.Path(path_type=Path, readable=False),
     envvar="XENOPS_SOCKET",
     show_envvar=True,
     help="Socket of the daemon; by default that of the instance.",

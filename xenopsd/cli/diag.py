@@ -68,10 +68,11 @@ def diag() -> None:
 )
 @click.pass_obj
 def bundle(session: Session, /, *, file: Path | None, log: Path | None) -> None:
-    """Write everything that the daemon tells into a .tar.gz for a bug report.
+    """Write what a bug report needs into a .tar.gz.
 
-    Records are as on the read-only socket: command lines, environments and xsdata are left out.
-    What could not be asked is in it as the error, so it also works where the daemon does not.
+    It is everything that the daemon tells. Records are as on the read-only socket: command
+    lines, environments and xsdata are left out. What could not be asked is in it as the error, so
+    it also works where the daemon does not.
 
     \b
     Examples:

@@ -84,7 +84,9 @@ def forget(session: Session, /, *, vm: str, yes: bool, waiting: Waiting) -> None
 @click.argument("instance")
 @click.pass_obj
 def release(session: Session, /, *, vm: str, instance: str) -> None:
-    """Hand a halted VM with its layers to another instance of this host.
+    """Hand a halted VM to another instance of this host.
+
+    Its layers go with it. The other instance must be up and have the same backend.
 
     \b
     Examples:

@@ -65,3 +65,8 @@ def test_an_instance_that_is_named_is_the_one_beside(monkeypatch):
     assert on(monkeypatch, "--socket", "/r/d.sock").typed(text) == (
         "xenops --socket /r/blue.sock show a"
     )
+
+
+def test_a_socket_that_may_not_be_used_is_for_the_connection_to_tell(monkeypatch, tmp_path):
+    monkeypatch.setattr("os.access", lambda *_: False)
+    assert on(monkeypatch, "--socket", str(tmp_path)).socket == tmp_path
