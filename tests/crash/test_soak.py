@@ -1,5 +1,6 @@
 """Seconds of the soak (`make soak` runs for minutes), and that it notices what it should."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from soak.crowd import History
 from soak.followers import Poller, differences
 from soak.report import markdown, text
 from soak.run import VMS, Soak, parts
-from soak.trend import Sample, slope, trends
+from soak.trend import Sample, error, slope, trends
 from soak.verify import wrong
 
 SEED = 11
@@ -71,6 +72,12 @@ def test_the_line_is_the_one_of_least_squares():
     assert slope([2, 2], [1, 5]) == 0
 
 
+def test_its_error_is_what_the_points_beside_it_leave():
+    assert error([0, 1, 2, 3], [1, 3, 2, 4]) == pytest.approx(0.424264, rel=1e-4)
+    assert error([0, 1, 2, 3], [1, 3, 5, 7]) == pytest.approx(0.0)
+    assert error([0, 1], [1, 3]) == error([2, 2, 2], [1, 5, 3]) == math.inf
+
+
 @pytest.mark.parametrize("name", ["descriptors", "threads", "files"])
 def test_one_more_in_each_round_is_a_leak(name):
     assert [trend.name for trend in trends(samples(**{name: 1})) if trend.leaks] == [name]
@@ -94,9 +101,12 @@ def test_the_history_keeps_what_may_never_be_answered():
 
 def test_the_page_says_how_long_it_was_and_what_leaks():
     history = History()
+    history.note("a", "start", "ok")
+    history.note("a", "start", "BadPowerState")
     page = markdown("3 minutes, seed 1", history, samples(files=1), [], 4)
     assert "The last run: 3 minutes, seed 1" in page
-    assert "| files | 11 | 19 | 0.01000 | 3600 | LEAKS |" in page
+    assert "| files | 11 | 19 | 0.01000 ± 0.00000 | 3600 | LEAKS |" in page
+    assert "start 1/2" in page
     assert "LEAKS" not in text(history, samples(), [], 4)
 
 

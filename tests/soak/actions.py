@@ -127,9 +127,8 @@ def _piece(client: Client, vm: str, dice: Random) -> str:
 
 
 def _plug(client: Client, vm: str, dice: Random) -> str:
-    kind, name = dice.choice(
-        [(client.vbd, "scratch"), (client.vbd, "extra"), (client.vif, "nic1"), (client.pci, "card")]
-    )
+    kinds = {"scratch": client.vbd, "extra": client.vbd, "nic1": client.vif, "card": client.pci}
+    name, kind = dice.choice(list(kinds.items()))
     if dice.random() < 0.5:
         return kind.plug(f"{vm}/{name}")
     return kind.unplug(f"{vm}/{name}", force=dice.random() < 0.2)
@@ -185,9 +184,8 @@ def _cancel(client: Client, vm: str, dice: Random) -> None:
 
 def _cancel_at_point(client: Client, vm: str, dice: Random) -> str:
     """Turned round between two steps of a start or a reboot."""
-    tag = f"{vm}-{dice.randrange(10**6)}"
-    client.debug.trigger("set-cancel-trigger", [tag, str(dice.randint(1, 9))])
-    return dice.choice([client.vm.start, client.vm.reboot])(vm, debug_info=tag)
+    client.debug.trigger("set-cancel-trigger", [vm, str(dice.randint(1, 9))])
+    return dice.choice([client.vm.start, client.vm.reboot])(vm, debug_info=vm)
 
 
 def _announce(client: Client, vm: str, dice: Random) -> None:
@@ -197,8 +195,10 @@ def _announce(client: Client, vm: str, dice: Random) -> None:
     client.updates.remove_barrier(barrier)
 
 
-def _destroy_task(client: Client, _vm: str, dice: Random) -> None:
-    client.task.destroy(dice.choice(client.task.list()))
+def _destroy_task(client: Client, vm: str, dice: Random) -> None:
+    task = client.vm.delay(vm, 0.0)
+    client.task.wait(task, dice.random())
+    client.task.destroy(task)
 
 
 #: Each step by its name, with how often it is taken.

@@ -9,24 +9,21 @@ from crash.cases import STEPS as RECOVERY
 from rigs.daemon import DaemonProcess
 from soak.crowd import History
 
+from backends.simulator import debug as simulator
 from idl.client import Client, ConnectionFailed
 from idl.errors import XenopsError
+from xenopsd import killpoints
 
-MICRO_OPS = (
-    "vm_create",
-    "vm_build",
-    "vm_create_device_model",
-    "vm_unpause",
-    "vm_destroy",
-    "vm_save",
-    "vm_restore",
-    "vm_request_shutdown",
-    "vbd_plug",
-    "vbd_unplug",
-    "vif_plug",
-    "vif_unplug",
+#: What no step of a client here reaches.
+ELSEWHERE = {"vm_pack_layers", "vm_take_layers", "vm_coredump", "vm_hook", "vm_hand_over"}
+MICRO_OPS = tuple(sorted(simulator.MICRO_OPS - ELSEWHERE))
+#: Where it can be told to kill itself while it works.
+POINTS = tuple(
+    sorted(p for p in killpoints.POINTS if p.partition(":")[0] not in {"recovery", *ELSEWHERE})
 )
 GUEST = ("reboot", "halt", "crash", "suspend")
+#: What a guest may no longer do that it is asked.
+STUBBORN = ("ignore-shutdown", "uncooperative-balloon", "hold-devices")
 #: How long an armed kill may take to strike before it is done from outside.
 PATIENCE = 2.0
 WORKERS = 4
@@ -42,32 +39,26 @@ class Chaos:
 
     def strike(self) -> None:
         """Anything at all."""
-        strokes: dict[Callable[[], None], int] = {
-            self.nudge: 60,
-            self.fault: 40,
-            self.hear: 8,
-            self.resize: 8,
-            self.kill: 6,
-            self.kill_at: 8,
-            self.kill_recovery: 4,
-            self.terminate: 3,
-            self.reboot_host: 1,
-        }
-        self.dice.choices(list(strokes), list(strokes.values()))[0]()
+        self._one_of(
+            {
+                self.harass: 116,
+                self.kill: 6,
+                self.kill_at: 8,
+                self.kill_recovery: 4,
+                self.terminate: 3,
+                self.reboot_host: 1,
+            }
+        )
+
+    def harass(self) -> None:
+        """Anything that a daemon must live through."""
+        self._one_of({self.nudge: 60, self.fault: 40, self.hear: 8, self.resize: 8})
 
     def nudge(self) -> None:
-        """A guest does something by itself, or no longer what it is asked."""
-        vm, what = (
-            self.dice.choice(self.vms),
-            self.dice.choice((*GUEST, "ignore-shutdown", "lose")),
-        )
-        self.trigger(
-            what, vm, *([self.dice.choice(["true", "false"])] if "ignore" in what else [])
-        )
-
-    def mild(self) -> None:
-        """A guest does something by itself."""
-        self.trigger(self.dice.choice(GUEST), self.dice.choice(self.vms))
+        """A guest does something by itself, is lost, or no longer does what it is asked."""
+        vm, what = self.dice.choice(self.vms), self.dice.choice((*GUEST, *STUBBORN, "lose"))
+        knob = [self.dice.choice(["true", "false"])] if what in STUBBORN else []
+        self.trigger(what, vm, *knob)
 
     def fault(self) -> None:
         """A step fails, hangs or is slow."""
@@ -85,7 +76,7 @@ class Chaos:
         self.trigger("undeaf")
 
     def resize(self) -> None:
-        self._ask("resize", lambda c: c.host.set_worker_pool_size(self.dice.randint(1, 12)))
+        self._ask("resize", lambda c: c.host.set_worker_pool_size(self.dice.randint(1, 16)))
 
     def kill(self) -> None:
         self.history.note("", "kill")
@@ -94,9 +85,7 @@ class Chaos:
 
     def kill_at(self) -> None:
         """It kills itself before or after a step, or while it writes the journal."""
-        moments = [f"{op}:{when}" for op in MICRO_OPS for when in ("before", "after")]
-        point = self.dice.choice([*moments, "journal:append", "journal:end"])
-        self.trigger("kill-at", point, str(self.dice.randint(1, 3)))
+        self.trigger("kill-at", self.dice.choice(POINTS), str(self.dice.randint(1, 3)))
         self._died()
         self.daemon.start()
 
@@ -129,9 +118,13 @@ class Chaos:
                 for what in ("fail", "hang", "set-latency"):
                     client.debug.trigger(what, [step, "0"])
             for vm in self.vms:
-                with suppress(XenopsError):
-                    client.debug.trigger("ignore-shutdown", [vm, "false"])
+                with suppress(XenopsError):  # it has no domain
+                    for what in STUBBORN:
+                        client.debug.trigger(what, [vm, "false"])
             client.host.set_worker_pool_size(WORKERS)
+
+    def _one_of(self, strokes: dict[Callable[[], None], int]) -> None:
+        self.dice.choices(list(strokes), list(strokes.values()))[0]()
 
     def trigger(self, what: str, *args: str) -> None:
         self._ask(f"{what} {' '.join(args)}", lambda c: c.debug.trigger(what, list(args)))

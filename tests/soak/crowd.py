@@ -25,6 +25,9 @@ class History:
         self._lines: dict[str, deque[str]] = {}
         self.operations = 0
         self.answers: Counter[str] = Counter()
+        #: Steps by name: all, and those that went well.
+        self.steps: Counter[str] = Counter()
+        self.well: Counter[str] = Counter()
         self.events: Counter[str] = Counter()
         self.broken: list[str] = []
         #: VMs that were forgotten, and may have left a suspend image.
@@ -33,12 +36,14 @@ class History:
     def note(self, vm: str, what: str, answer: str = "") -> None:
         line = f"{time.monotonic() - self._began:9.3f} s  {what}  {answer}"
         with self._lock:
-            self._lines.setdefault(vm, deque(maxlen=30)).append(line)
+            self._lines.setdefault(vm, deque(maxlen=60)).append(line)
             if not vm:
                 self.events[what.partition(" ")[0]] += 1
                 return
             self.operations += 1
             self.answers[answer] += 1
+            self.steps[what] += 1
+            self.well[what] += answer == "ok"
             if what.startswith("forget"):
                 self.forgotten.add(vm)
             if answer in BROKEN:
@@ -47,7 +52,7 @@ class History:
     def of(self, vm: str) -> list[str]:
         """What was done to a VM or to the daemon, oldest first."""
         with self._lock:
-            lines = [*self._lines.get(vm, ()), *self._lines.get("", ())]
+            lines = dict.fromkeys([*self._lines.get(vm, ()), *self._lines.get("", ())])
         return sorted(lines, key=lambda line: float(line.split()[0]))
 
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from random import Random
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from rigs.daemon import DaemonProcess
 from rigs.lab import plain
@@ -21,6 +21,7 @@ from idl.view import View, look
 
 #: Kind and id of an object, and its record; of a task only whether it has ended.
 Known: TypeAlias = dict[tuple[str, str], Any]
+T = TypeVar("T")
 KINDS = ("vm", "vbd", "vif", "pci")
 
 
@@ -145,6 +146,10 @@ class Viewer(Follower):
                 return
 
 
+#: Those of a run.
+CREW: tuple[type[Follower], ...] = (Poller, Viewer, Subscriber) * 2
+
+
 def truth(client: Client) -> Known:
     """What the daemon answers about everything."""
     found: Known = {("task", task.id): task.ended for task in client.task.list()}
@@ -168,7 +173,7 @@ def differences(follower: Follower, daemon: Known) -> list[str]:
     ]
 
 
-def within(seconds: float, what: Callable[[], list[str]]) -> list[str]:
+def within(seconds: float, what: Callable[[], list[T]]) -> list[T]:
     """The last answer of `what`: as soon as it is empty, or past the deadline."""
     until = time.monotonic() + seconds
     pause = threading.Event()

@@ -3,23 +3,27 @@
 from collections.abc import Sequence
 
 from soak.crowd import History
+from soak.followers import CREW
 from soak.trend import Sample, Trend, trends
 
 KILLS = ("kill", "kill-at", "kill-recovery", "terminate", "reboot-host")
+FAULTS = ("fail", "hang", "set-latency")
 HEAD = ("count", "first", "last", "per operation", "per hour", "verdict")
 
 _PAGE = """# Endurance
 
-`make soak MINUTES=n SEED=s` has clients do random operations on 20 VMs of the simulator, while
-steps fail, hang and are slow, guests crash, vanish and ignore what they are asked, and the daemon
-is killed, killed again while it recovers, terminated and resized. Followers of the updates come
-and go. Then the faults are cleared and everything settles, and these must be equal: the
+`make soak MINUTES=n SEED=s` has clients do random operations on 20 VMs of the simulator, on a
+host whose memory is too small for all. Meanwhile steps fail, hang, are slow or deaf to every
+cancel; guests crash, vanish and ignore what they are asked; the pool goes from 1 to 16 workers and
+back; the daemon is killed, killed again while it recovers, terminated, and loses its host.
+Followers of the updates come and go. Then the faults are cleared and everything settles, and these must be equal: the
 simulator's files read from outside, the daemon's answers, and what every follower knows. No
 operation may have ended with `InternalError`, no record may be set aside, no task may be open.
 
-A second phase has no kills. It goes in rounds; after each, everything is compared again, every
-VM is removed, every task destroyed, and what the daemon has is counted. A line is fitted by least
-squares to the counts after the first quarter of the rounds.
+A second phase has the same faults and no kills. It goes in rounds; after each, everything is
+compared again, every VM is removed, every task destroyed, and what the daemon has is counted. A
+line is fitted by least squares to the counts after the first quarter of the rounds; ± is the
+standard error of its slope.
 
 ## The last run: {length}
 
@@ -38,7 +42,8 @@ def _rows(found: Sequence[Trend]) -> list[tuple[str, ...]]:
     rows = []
     for trend in found:
         scale, unit = (1024, " KiB") if trend.name == "rss" else (1, "")
-        slope = f"{trend.per_operation:.1f} B" if unit else f"{trend.per_operation:.5f}"
+        digits, per = (1, " B") if unit else (5, "")
+        slope = f"{trend.per_operation:.{digits}f} ± {trend.error:.{digits}f}{per}"
         hour = f"{trend.per_hour / scale:.0f}{unit}"
         counts = (f"{trend.first // scale}{unit}", f"{trend.last // scale}{unit}")
         rows.append((trend.name, *counts, slope, hour, "LEAKS" if trend.leaks else "level"))
@@ -48,16 +53,22 @@ def _rows(found: Sequence[Trend]) -> list[tuple[str, ...]]:
 def _said(history: History, samples: Sequence[Sample], doubts: Sequence[str], returns: int) -> str:
     """One line for each thing worth counting."""
     ends = ", ".join(f"{name} {n}" for name, n in history.answers.most_common())
+    steps = ", ".join(
+        f"{name} {history.well[name]}/{n}" for name, n in sorted(history.steps.items())
+    )
     events = ", ".join(f"{name} {n}" for name, n in sorted(history.events.items()))
+    faults = sum(history.events[name] for name in FAULTS)
     deaths = sum(history.events[name] for name in KILLS)
     measured = samples[-1].operations if samples else 0
     return "\n".join(
         (
             f"- operations: {history.operations}, of which {measured} while memory was measured",
-            f"- their ends: {ends}",
+            f"- steps, and how many went well: {steps}",
+            f"- all their ends: {ends}",
             f"- lives of the daemon that ended: {deaths}",
+            f"- steps that were made to fail, hang or wait: {faults}",
             f"- what was done to it and its guests: {events}",
-            f"- followers that went and came back: {returns} times",
+            f"- followers: {len(CREW)}, which went and came back {returns} times",
             f"- VMs that were in doubt after a fault, and were shut down hard: {len(doubts)}",
             "- the world, the daemon and every follower agreed",
         )

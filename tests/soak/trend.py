@@ -1,5 +1,6 @@
 """A line through samples, and whether what it says is a leak. Pure."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -34,14 +35,31 @@ def slope(xs: Sequence[float], ys: Sequence[float]) -> float:
     return over / sum((a - x) ** 2 for a in xs)
 
 
+def error(xs: Sequence[float], ys: Sequence[float]) -> float:
+    """The standard error of that slope, from what is left of the points beside the line.
+
+    inf where there are not three different points, for then nothing is left to judge by.
+    """
+    count = len(xs)
+    if count < 3 or min(xs) == max(xs):
+        return math.inf
+    x, y, rise = sum(xs) / count, sum(ys) / count, slope(xs, ys)
+    left = sum((b - y - rise * (a - x)) ** 2 for a, b in zip(xs, ys, strict=True))
+    return math.sqrt(left / (count - 2) / sum((a - x) ** 2 for a in xs))
+
+
 @dataclass(frozen=True)
 class Trend:
-    """How something rises: by operation, by hour, and over all samples by the line."""
+    """How something rises: by operation (with its standard error), by hour, and in all.
+
+    All by the line, which is fitted to the samples.
+    """
 
     name: str
     first: int
     last: int
     per_operation: float
+    error: float
     per_hour: float
     rise: float
 
@@ -63,6 +81,7 @@ def trend(name: str, samples: Sequence[Sample]) -> Trend:
         counts[0],
         counts[-1],
         by_operation,
+        error(operations, counts),
         slope([sample.seconds for sample in warm], counts) * 3600,
         by_operation * (operations[-1] - operations[0]),
     )

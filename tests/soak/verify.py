@@ -10,7 +10,8 @@ from soak.followers import Follower, differences, truth
 from idl.client import Client
 from idl.errors import XenopsError
 
-TOTAL = 16 * 2**40
+#: Of the host: less than all VMs want at once, so that some are squeezed and some refused.
+TOTAL = 2**30
 
 
 def busy(client: Client) -> list[str]:
@@ -31,6 +32,13 @@ def attended(client: Client) -> list[str]:
     return [f"{vm.id}: {vm.state.attention.reason}" for vm in doubtful if vm.state.attention]
 
 
+def finished(daemon: DaemonProcess, client: Client) -> None:
+    """Shut down what single steps have only begun to start, as their toolstack would."""
+    for domain in daemon.domains().values():
+        if domain and not domain.get("built"):
+            client.run(client.vm.shutdown(domain["vm"]), 30)
+
+
 def wrong(daemon: DaemonProcess, client: Client, vms: list[str]) -> list[tuple[str, str]]:
     """VM ("" for none) and what is wrong, by the world's files and the daemon's answers."""
     found: list[tuple[str, str]] = []
@@ -47,6 +55,7 @@ def wrong(daemon: DaemonProcess, client: Client, vms: list[str]) -> list[tuple[s
     except AssertionError as error:
         found.append(("", str(error)))
     found += [("", f"left behind: {path}") for path in untidy(daemon.state_dir, daemon.run_dir)]
+    found += [("", f"foreign: {domain}") for domain in client.host.list_foreign()]
     for record in client.host.get_diagnostics().quarantined:
         found.append((record.vm or "", f"quarantined: {record}"))
     return found
