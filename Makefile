@@ -41,7 +41,7 @@ docs:  ## Build the documentation into build/site; a dead link fails it
 sweep: venv-test  ## Kill the daemon at every point of every operation
 	$(BIN)/python tests/crash/sweep.py
 
-soak:  ## Random operations, faults and kills for so long, and a look for leaks (MINUTES=2 SEED=S)
+soak: venv-test  ## Random operations, faults and kills for so long, and a look for leaks (MINUTES=2 SEED=S)
 	$(BIN)/python tests/soak/run.py --minutes $(or $(MINUTES),2) $(if $(SEED),--seed $(SEED)) \
 		$(if $(WRITE_DOCS),--markdown docs/endurance.md)
 
