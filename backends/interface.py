@@ -110,6 +110,11 @@ class Domain(Fact, frozen=True, kw_only=True):
     vifs: dict[DeviceId, PluggedVif] = {}
     pcis: list[DeviceId] = []
 
+    @property
+    def memory_held(self) -> int:
+        """Bytes that nobody else can have: a guest may not have let go of all that it should."""
+        return max(self.memory_target, self.memory_actual)
+
 
 class HostCalls(Protocol):
     """The machine."""

@@ -100,6 +100,15 @@ class Memory:
         with self._lock:
             self._set(vm, amount)
 
+    def follow(self, vm: str, was: int, now: int) -> None:
+        """What a VM was found to have has become another amount by itself.
+
+        Nothing where it is not `was` that is reserved: then somebody sets its balloon.
+        """
+        with self._lock:
+            if self._reserved.get(vm) == was:
+                self._set(vm, now)
+
     def release(self, vm: str) -> None:
         """Its domain is gone."""
         with self._lock:

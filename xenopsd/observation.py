@@ -43,6 +43,8 @@ class Observation:
         entry.changed()
         if before == domain or (before and domain and _alike(before, domain)):
             return
+        if before and domain:
+            self.context.memory.follow(entry.id, before.memory_held, domain.memory_held)
         self.context.updates.touch("vm", entry.id)
         old = before or Domain(id="", name="")
         new = domain or Domain(id="", name="")

@@ -168,10 +168,9 @@ class Operations:
         context.inventory.put(entry)
         self.executor.observation.look(entry)
         if entry.domain is not None:
-            domain = entry.domain
-            context.memory.set(id, max(domain.memory_target, domain.memory_actual))
+            context.memory.set(id, entry.domain.memory_held)
             self.take_stock()
-            if reason := adoption.unrecorded(meta, domain):
+            if reason := adoption.unrecorded(meta, entry.domain):
                 self.executor.observation.doubt(entry, f"{reason}, then VM.adopt")
         self._announce(entry)
 
@@ -269,6 +268,11 @@ class Operations:
         if other.backend != backend:
             reason = f"it runs {other.backend}, which cannot read the layers of {backend}"
             raise InvalidParameter(name="instance", reason=reason)
+        self.claims.confirm(entry.id)
+        if Holder(instance=other.instance, state_dir=other.state_dir).has_recorded(entry.id):
+            # Perhaps it is only about to let go of what came from there.
+            reason = f"it has a record of VM {entry.id} still; try again when that is gone"
+            raise InvalidParameter(name="instance", reason=reason)
         return handover.released(
             self._snapshot(entry), instance=other.instance, state_dir=other.state_dir
         )
@@ -277,17 +281,20 @@ class Operations:
         """Have another instance record the VM. Raises what it answers, MigrationFailed."""
         vm = meta.vm.id
         to = Holder(instance=op.instance, state_dir=op.state_dir)
-        if not to.has_recorded(vm):
-            self.claims.offer(vm, to)
-            try:
-                neighbour.entrust(self.places.run, op.instance, meta)
-            except XenopsError:
-                # It may have it all the same, its answer lost.
-                if not self.claims.settle(vm, to):
-                    raise
-                return
+        if self.claims.gone(vm, to):
+            # Before this was cut; only that it was is to be said.
+            self.claims.settle(vm, to)
+            return
+        self.claims.offer(vm, to)
+        failure: XenopsError | None = None
+        try:
+            neighbour.entrust(self.places.run, op.instance, meta)
+        except XenopsError as error:
+            # It may have it all the same, its answer lost.
+            failure = error
         if not self.claims.settle(vm, to):
-            raise MigrationFailed(phase="hand over", reason=f"{op.instance} has dropped VM {vm}")
+            reason = f"{op.instance} has not recorded VM {vm}"
+            raise failure or MigrationFailed(phase="hand over", reason=reason)
 
     def _forget(self, entry: Entry) -> Plan | None:
         if entry.meta is not None and not entry.damaged:

@@ -195,7 +195,7 @@ class Performer:
         """Reserve what its domain has. Raises XenopsError."""
         domain = self.backend.host.domain(vm)
         if domain is not None:
-            self.resized(vm, max(domain.memory_target, domain.memory_actual))
+            self.resized(vm, domain.memory_held)
 
     def _runs_no_more(self, vm: VmId) -> bool:
         domain = self.backend.host.domain(vm)

@@ -64,8 +64,7 @@ class Repairs:
         domain = self.found.get(entry.id)
         self.executor.observation.observed(entry, domain)
         if domain is not None:
-            held = max(domain.memory_target, domain.memory_actual)
-            self.executor.context.memory.set(entry.id, held)
+            self.executor.context.memory.set(entry.id, domain.memory_held)
         leftovers = bool(self._performer.backend.host.leftovers(entry.id))
         boot = intent.begun.boot if intent is not None else entry.extra.boot
         rebooted = boot not in (None, self._performer.boot)

@@ -51,7 +51,7 @@ class Stock:
                 found[domain.vm] = domain
                 continue
             if ours and domain.vm is not None:
-                self._memory.set(domain.vm, max(domain.memory_target, domain.memory_actual))
+                self._memory.set(domain.vm, domain.memory_held)
                 lost.add(domain.vm)
             why = "no record of this instance has it" if ours else "it bears no mark of this one"
             foreign.append(ForeignDomain(id=domain.id, name=domain.name, why=why))

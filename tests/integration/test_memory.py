@@ -245,3 +245,15 @@ def test_reservations_are_found_again_after_a_crash(start):
         lab.run(lab.client.vm.shutdown(vm))
     eventually(lambda: target(lab, squeezed) == 424)
     exact(lab)
+
+
+def test_memory_that_a_guest_gives_back_late_is_free(start):
+    lab = start(SMALL)
+    id = started(lab, elastic(lab, 128, 512))
+    lab.trigger("uncooperative-balloon", id, "true")
+    lab.run(lab.client.vm.set_memory_dynamic_range(id, 128 * MIB, 256 * MIB))
+    lab.restart()
+    assert lab.client.host.stat().memory_free == 512 * MIB
+    lab.trigger("uncooperative-balloon", id, "false")
+    eventually(lambda: lab.client.host.stat().memory_free == 768 * MIB)
+    exact(lab)

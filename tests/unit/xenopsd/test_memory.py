@@ -161,3 +161,19 @@ def test_a_balloon_is_let_out_only_into_what_is_free():
     with pytest.raises(NotEnoughMemory) as refused:
         memory.grow("a", 51)
     assert refused.value.facts() == {"needed": 1, "free": 0}
+
+
+def test_what_a_guest_gives_back_by_itself_is_free():
+    made = memory(100)
+    made.set("a", 40)
+    made.follow("a", 40, 30)
+    assert made.free == 70
+
+
+def test_a_balloon_that_is_being_set_is_not_followed():
+    made = memory(100)
+    made.set("a", 40)
+    made.grow("a", 50)
+    made.follow("a", 40, 30)
+    made.follow("b", 10, 20)
+    assert made.free == 50
