@@ -422,8 +422,16 @@ def _value(one: _Chosen) -> Any:
     try:
         return msgspec.convert(value, key.type, strict=not one.text, dec_hook=_custom)
     except msgspec.ValidationError as error:
-        reason = f"{one.key}: {_reason(error)} ({key.text})"
+        reason = f"{one.key}: {_wrong(value, key, error)} ({key.text})"
         raise ConfigError(one.where, reason) from error
+
+
+def _wrong(value: Any, key: Key, error: msgspec.ValidationError) -> str:
+    kind = get_args(key.type)[0]
+    if get_origin(kind) is Literal:
+        return f"{value!r} is not one of {', '.join(get_args(kind))}"
+    # What a pattern says the description says in words.
+    return f"{value!r} is not allowed" if "matching regex" in str(error) else _reason(error)
 
 
 def _custom(kind: type[Any], value: Any) -> Any:

@@ -56,6 +56,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     memory_total: Annotated[
         int,
         msgspec.Meta(
+            ge=0,
+            le=2**62,
             description="memory that the host seems to have",
             extra={"live": False, "unit": "bytes"},
         ),

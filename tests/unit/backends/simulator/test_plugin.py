@@ -1,3 +1,4 @@
+import msgspec
 import pytest
 
 from backends.interface import Available, Settings
@@ -38,3 +39,9 @@ def test_closing_twice_is_closing_once(rig):
     rig.backend.watch(lambda vm: None)
     rig.backend.close()
     rig.backend.close()
+
+
+@pytest.mark.parametrize("memory", [-1, 2**62 + 1])
+def test_the_host_has_no_memory_that_cannot_be(memory):
+    with pytest.raises(msgspec.ValidationError, match="memory_total"):
+        msgspec.convert({"memory_total": memory}, Options)
