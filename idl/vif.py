@@ -16,9 +16,11 @@ Mac: TypeAlias = Annotated[
     ),
 ]
 
-_IPV4 = r"(25[0-5]|2[0-4]\d|1?\d?\d)(\.(25[0-5]|2[0-4]\d|1?\d?\d)){3}(/(3[0-2]|[12]?\d))?"
+_PLAIN4 = r"(25[0-5]|2[0-4]\d|1?\d?\d)(\.(25[0-5]|2[0-4]\d|1?\d?\d)){3}"
 #: Its shape: at least two colons, perhaps an IPv4 address at the end.
-_IPV6 = r"(?=[^/]*:[^/]*:)[0-9a-fA-F:.]{2,45}(/(12[0-8]|1[01]\d|\d?\d))?"
+_PLAIN6 = r"(?=[^/]*:[^/]*:)[0-9a-fA-F:.]{2,45}"
+_IPV4 = rf"{_PLAIN4}(/(3[0-2]|[12]?\d))?"
+_IPV6 = rf"{_PLAIN6}(/(12[0-8]|1[01]\d|\d?\d))?"
 
 Ipv4: TypeAlias = Annotated[
     str,
@@ -39,6 +41,13 @@ Ip: TypeAlias = Annotated[
     Meta(
         pattern=rf"^({_IPV4}|{_IPV6})(?!\n)$",
         description="an address like 10.0.0.2/24 or fd00::2/64",
+    ),
+]
+Gateway: TypeAlias = Annotated[
+    str,
+    Meta(
+        pattern=rf"^({_PLAIN4}|{_PLAIN6})(?!\n)$",
+        description="an address like 10.0.0.1 or fd00::1, without a prefix length",
     ),
 ]
 
@@ -87,7 +96,7 @@ class IpConfiguration(Config, frozen=True, kw_only=True):
     #: with prefix length, where static
     addresses: list[Ip] = []
     #: the default route; null: none
-    gateway: Ip | None = None
+    gateway: Gateway | None = None
 
 
 class Vif(Config, frozen=True, kw_only=True):

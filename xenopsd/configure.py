@@ -5,6 +5,7 @@ Types were checked at the edge; here are the rules between fields and between re
 
 import hashlib
 from collections.abc import Iterable
+from ipaddress import ip_interface
 from typing import Any, TypeVar
 
 import msgspec
@@ -23,7 +24,7 @@ from idl.ids import DeviceId, vm_of
 from idl.metadata import METADATA_VERSION, Metadata
 from idl.pci import Pci
 from idl.vbd import Local, Vbd
-from idl.vif import Vif
+from idl.vif import IpConfiguration, Vif
 from idl.vm import Vm
 from xenopsd.record import LIVE_FIELDS, VmExtra
 
@@ -112,9 +113,32 @@ def with_vbd(meta: Metadata, vbd: Vbd) -> Metadata:
 
 def with_vif(meta: Metadata, vif: Vif) -> Metadata:
     """The metadata with one VIF more, its position and MAC filled in."""
-    position = _admit(meta, "VIF", meta.vifs, vif)
+    position = _admit(meta, "VIF", meta.vifs, addressed(vif))
     mac = vif.mac.lower() or derived_mac(meta.vm.id, position)
     return replace(meta, vifs=[*meta.vifs, replace(vif, position=position, mac=mac)])
+
+
+def addressed(vif: Vif) -> Vif:
+    """The VIF. Raises InvalidParameter for addresses of the wrong family, or none where static."""
+    for version in (4, 6):
+        field = f"ipv{version}"
+        found: IpConfiguration = getattr(vif, field)
+        named = [*found.addresses, *([found.gateway] if found.gateway is not None else [])]
+        for text in named:
+            if _version(text) != version:
+                reason = f"{text} is no IPv{version} address"
+                raise InvalidParameter(name=f"vif.{field}", reason=reason)
+        if found.type == "static" and not found.addresses:
+            reason = "static, and without an address; name one, or let type be dhcp or none"
+            raise InvalidParameter(name=f"vif.{field}", reason=reason)
+    return vif
+
+
+def _version(text: str) -> int | None:
+    try:
+        return ip_interface(text).version
+    except ValueError:
+        return None
 
 
 def with_pci(meta: Metadata, pci: Pci) -> Metadata:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from backends.interface import Domain
 from idl.calls import (
@@ -37,6 +38,7 @@ from idl.errors import (
 from idl.vbd import Vbd
 from idl.vm import PowerState
 from xenopsd import microop
+from xenopsd.configure import addressed
 from xenopsd.microop import MicroOp
 from xenopsd.plan.lifecycle import built
 from xenopsd.plan.plan import Plan, Segment, Snapshot
@@ -144,6 +146,7 @@ def set_vif(call: VifSetting, snapshot: Snapshot) -> Plan:
     """A VIF's setting: applied where it is plugged, and recorded."""
     vif = snapshot.vif(call.id)
     field = VIF_FIELDS[type(call)]
+    addressed(replace(vif, **{field: getattr(call, field)}))
     value, was = _plain(getattr(call, field)), _plain(getattr(vif, field))
     record = microop.VmRecord(object=call.id, changes={field: value}, was={field: was})
     domain = snapshot.domain

@@ -30,7 +30,8 @@ from idl.errors import (
 )
 from idl.metadata import Metadata
 from idl.vbd import Local, Vbd
-from idl.vm import Action
+from idl.vif import Bridge, IpConfiguration, Vif
+from idl.vm import Action, Vm
 from xenopsd import configure
 
 
@@ -256,3 +257,20 @@ def test_no_plugged_device_is_lost_by_an_import():
         with pytest.raises(DeviceIsConnected) as raised:
             configure.keeps_plugged(left, PLUGGED)
         assert raised.value.id == getattr(META, devices)[0].id
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"ipv4": IpConfiguration(type="static")}, "static, and without an address"),
+        ({"ipv4": IpConfiguration(addresses=["fd00::1/64"])}, "fd00::1/64 is no IPv4 address"),
+        ({"ipv6": IpConfiguration(addresses=["10.0.0.1/8"])}, "10.0.0.1/8 is no IPv6 address"),
+        ({"ipv6": IpConfiguration(addresses=["1:::2"])}, "1:::2 is no IPv6 address"),
+        ({"ipv6": IpConfiguration(gateway="10.0.0.1")}, "10.0.0.1 is no IPv6 address"),
+    ],
+)
+def test_addresses_are_of_their_family(fields, reason):
+    vif = Vif(id="vm1/eth9", backend=Bridge(name="br0"), **fields)
+    with pytest.raises(InvalidParameter) as raised:
+        configure.with_vif(Metadata(vm=Vm(id="vm1")), vif)
+    assert raised.value.reason.startswith(reason)

@@ -143,7 +143,7 @@ def test_good_params_become_the_call(method, params, call):
         (
             "VIF.set_ipv6_configuration",
             '{"id":"a/b","ipv6":{"type":"static","addresses":["fe80::1/64"],"gateway":"x"}}',
-            "ipv6.gateway: 'x' is not an address like 10.0.0.2/24 or fd00::2/64",
+            "ipv6.gateway: 'x' is not an address like 10.0.0.1 or fd00::1, without a prefix length",
         ),
         (
             "VM.set_memory_dynamic_range",
