@@ -12,6 +12,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from rigs.daemon import eventually
 
 from xenopsd.cli.failure import BUSY, FAILED, NOT_FOUND, UNREACHABLE, USAGE
 
@@ -266,6 +267,40 @@ def test_attention_tells_the_commands_that_settle_it(start):
     assert "Its record cannot be read" in run(lab.daemon.socket, "explain", bad).stdout
     assert run(lab.daemon.socket, "forget", bad).returncode == 0
     assert run(lab.daemon.socket, "attention").stdout == "Nothing needs you.\n"
+
+
+def test_a_domain_in_doubt_is_settled_by_what_attention_says(start):
+    lab = start()
+    id = lab.running()
+    domain = lab.daemon.state_dir / "simulator" / "domains" / f"{id}.json"
+    stranger = domain.read_bytes()
+    lab.run(lab.client.vm.reboot(id))
+    lab.daemon.kill()
+    domain.write_bytes(stranger)
+    lab.restart()
+    said = run(lab.daemon.socket, "attention").stdout
+    adopt = re.search(rf"^  xenops (adopt {id} \d+)  ", said, re.MULTILINE)
+    assert adopt
+    assert run(lab.daemon.socket, *adopt[1].split()).returncode == 0
+    assert run(lab.daemon.socket, "attention").stdout == "Nothing needs you.\n"
+
+
+def test_a_backend_that_is_away_is_told_once_for_all(start):
+    lab = start()
+    first, second = lab.vm(), lab.vm()
+    lab.daemon.kill()
+    world, aside = lab.daemon.state_dir / "simulator", lab.daemon.state_dir / "aside"
+    world.rename(aside)
+    world.write_text("no directory")
+    lab.daemon.start()
+    eventually(lambda: "2 VMs wait" in run(lab.daemon.socket, "attention").stdout)
+    said = run(lab.daemon.socket, "attention").stdout
+    assert said.startswith("backend: the backend cannot be reached: ")
+    assert f"xenops forget {first}" not in said
+    world.unlink()
+    aside.rename(world)
+    eventually(lambda: run(lab.daemon.socket, "attention").stdout == "Nothing needs you.\n")
+    assert lab.power_state(second) == "halted"
 
 
 def test_a_bundle_has_what_the_daemon_tells_and_no_secrets(lab, xenops, tmp_path):

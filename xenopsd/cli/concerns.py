@@ -1,7 +1,8 @@
 """What needs an administrator, why, and the commands that settle it. Pure."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 from idl.host import Diagnostics, QueueDiagnostics
 from idl.vm import VmRecord
@@ -28,7 +29,8 @@ class Concern:
 def concerns(records: Iterable[VmRecord], diagnostics: Diagnostics) -> list[Concern]:
     """Everything, by subject."""
     stuck = {queue.vm: queue for queue in diagnostics.queues if is_stuck(queue)}
-    found = [*_of_vms(records, stuck), *_of_files(diagnostics)]
+    found = [*_of_backend(of_vm(one, stuck.get(one.id)) for one in records)]
+    found += _of_files(diagnostics)
     return sorted(found, key=lambda concern: concern.subject)
 
 
@@ -48,7 +50,7 @@ def of_vm(record: VmRecord, queue: QueueDiagnostics | None) -> Concern | None:
             subject=record.id,
             why=attention.reason,
             since=attention.since,
-            remedies=tuple(_remedies(record)),
+            remedies=tuple(_remedies(record, attention.reason)),
         )
     if queue is None or not is_stuck(queue) or queue.running is None:
         return None
@@ -61,28 +63,50 @@ class _Template:
     command: str
     effect: str
 
-    def of(self, vm: str) -> Remedy:
-        return Remedy(self.command.format(vm=vm), self.effect)
+    def of(self, vm: str, **facts: str) -> Remedy:
+        return Remedy(self.command.format(vm=vm, **facts), self.effect.format(vm=vm, **facts))
 
 
 _HARD = _Template("xenops shutdown {vm}", "stops it hard and clears what is left: it is halted")
 _DESTROY = _Template("xenops destroy {vm}", "removes its domain, whatever that is doing")
+_OWN = _Template("xenops adopt {vm} {domain}", "takes the domain that it has as it is")
 _ADOPT = _Template("xenops adopt {vm} DOMAIN", "takes a domain that xenops foreign lists as its")
 _FORGET = _Template("xenops forget {vm}", "drops its record and leaves whatever runs to itself")
 _REPAIR = _Template("xenops add FILE --replace", "records it anew; the damaged file stays beside")
+_KEEP = _Template("xenops --instance {other} forget {vm}", "leaves it to this instance")
+_LEAVE = _Template("xenops forget {vm}", "leaves it to the instance {other}")
+_MEND = _Template("xenops diagnostics", "shows what waits; mended, the daemon goes on by itself")
 
-_DOUBTFUL: Sequence[_Template] = (_HARD, _DESTROY, _ADOPT, _FORGET)
-_DAMAGED: Sequence[_Template] = (_REPAIR, _FORGET)
+#: As the daemon says of VMs that it cannot look at, and of one that another instance has, too.
+_UNREACHABLE = "the backend cannot be reached"
+_CONTESTED = re.compile(r"the instance (?P<other>\S+) of this host claims it too")
 
 
-def _remedies(record: VmRecord) -> Iterator[Remedy]:
-    templates = _DAMAGED if record.config is None else _DOUBTFUL
-    yield from (template.of(record.id) for template in templates)
+def _remedies(record: VmRecord, reason: str) -> list[Remedy]:
+    vm, domains = record.id, record.state.domain_ids
+    if record.config is None:
+        return [_REPAIR.of(vm), _FORGET.of(vm)]
+    if reason.startswith(_UNREACHABLE):
+        return [_MEND.of(vm)]
+    if contested := _CONTESTED.match(reason):
+        return [_KEEP.of(vm, **contested.groupdict()), _LEAVE.of(vm, **contested.groupdict())]
+    adopt = [_OWN.of(vm, domain=domain) for domain in domains] or [_ADOPT.of(vm)]
+    return [_HARD.of(vm), _DESTROY.of(vm), *adopt, _FORGET.of(vm)]
 
 
-def _of_vms(records: Iterable[VmRecord], stuck: dict[str, QueueDiagnostics]) -> Iterator[Concern]:
-    found = (of_vm(record, stuck.get(record.id)) for record in records)
-    yield from (concern for concern in found if concern is not None)
+def _of_backend(found: Iterable[Concern | None]) -> Iterator[Concern]:
+    """The concerns of VMs; those that wait for the backend are one."""
+    waiting: list[Concern] = []
+    for concern in found:
+        if concern is not None and concern.why.startswith(_UNREACHABLE):
+            waiting.append(concern)
+        elif concern is not None:
+            yield concern
+    if waiting:
+        number = f"{len(waiting)} VM" + ("s" if len(waiting) > 1 else "")
+        yield replace(
+            waiting[0], subject="backend", why=f"{waiting[0].why} ({number} wait for it)"
+        )
 
 
 def _of_files(diagnostics: Diagnostics) -> Iterator[Concern]:

@@ -107,8 +107,8 @@ def _whereabouts(case: Case) -> Iterator[str]:
         since = moment(state.last_start_time)
         yield f"It has domain {', '.join(state.domain_ids)}, started {since or 'unknown when'}."
     if state.attention is not None:
-        when = moment(state.attention.since)
-        yield f"The daemon is in doubt about it since {when}: {state.attention.reason}."
+        when, why = moment(state.attention.since), state.attention.reason.rstrip(".")
+        yield f"The daemon is in doubt about it since {when}: {why}."
     for field, change in record.pending.items():
         yield f"{field} is {change.running} now and {change.configured} from its next start on."
     if state.observed_at is not None:
@@ -117,6 +117,8 @@ def _whereabouts(case: Case) -> Iterator[str]:
 
 def _because(record: VmRecord) -> str:
     reason = record.state.reason
+    if not reason and record.state.domain_ids:
+        return "It ran already when it was recorded here."
     if not reason:
         return "It has never been started here."
     return _REASONS.get(reason, f"The last that happened to it: {reason}.")

@@ -5,12 +5,13 @@ from idl.vm import Attention, PowerState, Vm, VmRecord, VmState
 from xenopsd.cli.concerns import concerns
 
 
-def vm(id: str, attention: str = "", *, damaged: bool = False) -> VmRecord:
+def vm(id: str, attention: str = "", *domains: str, damaged: bool = False) -> VmRecord:
     return VmRecord(
         id=id,
         config=None if damaged else Vm(id=id),
         state=VmState(
             power_state=PowerState.HALTED,
+            domain_ids=list(domains),
             attention=Attention(reason=attention, since=5.0) if attention else None,
         ),
     )
@@ -78,3 +79,32 @@ def test_a_file_of_no_vm_is_told_and_one_of_a_vm_with_its_vm():
     )
     (found,) = concerns([vm("web")], diagnostics(quarantined=quarantined))
     assert found.subject == "/state/tasks"
+
+
+def test_a_domain_of_its_own_is_adopted_as_it_is():
+    (found,) = concerns([vm("web", "what is this", "17")], diagnostics())
+    assert [remedy.command for remedy in found.remedies] == [
+        "xenops shutdown web",
+        "xenops destroy web",
+        "xenops adopt web 17",
+        "xenops forget web",
+    ]
+
+
+def test_a_vm_of_two_instances_is_left_to_one():
+    why = "the instance blue of this host claims it too"
+    (found,) = concerns([vm("web", why)], diagnostics())
+    assert [(remedy.command, remedy.effect) for remedy in found.remedies] == [
+        ("xenops --instance blue forget web", "leaves it to this instance"),
+        ("xenops forget web", "leaves it to the instance blue"),
+    ]
+
+
+def test_a_backend_that_is_away_is_one_concern_that_no_vm_settles():
+    why = "the backend cannot be reached: gone"
+    found = concerns([vm("a", why), vm("b", why), vm("c", "what is this")], diagnostics())
+    assert [(concern.subject, concern.why) for concern in found] == [
+        ("backend", f"{why} (2 VMs wait for it)"),
+        ("c", "what is this"),
+    ]
+    assert [remedy.command for remedy in found[0].remedies] == ["xenops diagnostics"]
