@@ -138,7 +138,9 @@ class VmOps(MicroOps):
     @micro_op
     def pause(self, call: Call, vm: Vm) -> None:
         def edit(record: Record) -> Record:
-            _require_ready(record, vm)
+            guest.require_live(record, vm.id)
+            if not record.built:
+                raise DomainNotBuilt(id=vm.id)
             return record if record.paused else guest.paused(record, self.machine.now())
 
         self.machine.change(call, vm.id, edit)

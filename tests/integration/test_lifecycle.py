@@ -494,6 +494,19 @@ def test_a_toolstack_may_sequence_the_micro_ops_itself(lab):
     assert lab.sensible(id) == "halted"
 
 
+def test_a_device_model_that_is_there_is_let_be(lab):
+    id = lab.running()
+    lab.trigger("fail", "vm_create_device_model", 1)
+    lab.run(lab.client.vm.create_device_model(id))
+    lab.trigger("fail", "vm_create_device_model", 0)
+    assert lab.domain(id)["device_model"]
+    lab.run(lab.client.vm.pause(id))
+    lab.trigger("fail", "vm_build", 1)
+    lab.run(lab.client.vm.build(id))
+    lab.trigger("fail", "vm_build", 0)
+    assert lab.sensible(id) == "paused"
+
+
 def test_a_device_model_before_build_is_refused(lab):
     id = lab.vm()
     lab.run(lab.client.vm.create(id))

@@ -209,9 +209,16 @@ def single(call: VmCreate | VmBuild | VmCreateDeviceModel | VmDestroy, snapshot:
             return replace(alone, segments=[*_cleared(snapshot), *alone.segments])
         case VmBuild():
             snapshot.require(PowerState.PAUSED)
-            return _alone(microop.VmBuild(), snapshot.require_domain().incarnation)
+            domain = snapshot.require_domain()
+            return Plan() if domain.built else _alone(microop.VmBuild(), domain.incarnation)
         case VmCreateDeviceModel():
-            return _alone(microop.VmCreateDeviceModel(), built(snapshot).incarnation)
+            domain = built(snapshot)
+            # One that is there must not be destroyed because another could not be made.
+            return (
+                Plan()
+                if domain.device_model
+                else _alone(microop.VmCreateDeviceModel(), domain.incarnation)
+            )
         case VmDestroy():
             return Plan(reason="destroyed", segments=[tear_down(snapshot)])
 

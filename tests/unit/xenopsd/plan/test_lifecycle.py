@@ -320,9 +320,15 @@ def test_create_makes_an_empty_domain():
 
 def test_build_and_the_device_model_act_on_the_domain_that_there_is():
     assert plan(calls.VmBuild(id="vm1"), snapshot("shell")).segments == [up([m.VmBuild()], OLD)]
-    assert plan(calls.VmCreateDeviceModel(id="vm1"), snapshot("paused")).segments == [
+    bare = snapshot("paused", domain=domain(paused=True, device_model=False))
+    assert plan(calls.VmCreateDeviceModel(id="vm1"), bare).segments == [
         up([m.VmCreateDeviceModel()], OLD)
     ]
+
+
+def test_what_is_built_or_has_its_device_model_is_let_be():
+    assert plan(calls.VmBuild(id="vm1"), snapshot("paused")) == Plan()
+    assert plan(calls.VmCreateDeviceModel(id="vm1"), snapshot("running")) == Plan()
 
 
 @pytest.mark.parametrize("state", ["halted", "suspended", "running"])
