@@ -7,6 +7,8 @@ is locked: nobody takes it for void meanwhile.
 A VM that is handed to another instance has a claim that names both: the one that it is offered
 to, and in `from` the one that it comes from. Of the two the first has it once its record is there,
 and until then the other. So the writing of that record is the moment at which it changes hands.
+Right after it, still under the lock, the first makes the claim its own. A giver that finds it to
+be neither its own nor its offer knows by that that the offer was taken, wherever the VM is by now.
 """
 
 import errno
@@ -103,6 +105,7 @@ class Claims:
             raise _failed(path, error) from error
         try:
             yield
+            self._accept(fd, path)
         except BaseException:
             if self._is_given(vm):
                 path.unlink(missing_ok=True)
@@ -140,7 +143,10 @@ class Claims:
         """Let another instance take a VM of this one. Raises OwnedByAnother, StorageError."""
         path = self._owners / vm
         with self.taking(vm):
-            self._replace(path, _claim(to, giver=self.me))
+            try:
+                self._replace(path, _claim(to, giver=self.me))
+            except OSError as error:
+                raise _failed(path, error) from error
 
     def settle(self, vm: VmId, to: Holder) -> bool:
         """Whether an offer was taken; if not, it stands no more. Raises StorageError."""
@@ -154,18 +160,53 @@ class Claims:
         except OSError as error:
             raise _failed(path, error) from error
         try:
-            if not to.has_recorded(vm):
-                self._replace(path, self._mine)
-            # Looked at again, for it may have come between.
-            taken = to.has_recorded(vm)
-            if taken:
-                self._replace(path, _claim(to))
+            if not self._is_taken(path, to):
+                return self._take_back(path, to)
+            self._pass_on(path, to)
+            return True
         except OSError as error:
             raise _failed(path, error) from error
         finally:
             if fd is not None:
                 os.close(fd)
+
+    def gone(self, vm: VmId, to: Holder) -> bool:
+        """Whether an offer to `to` was taken, and what was taken perhaps handed on since.
+        Raises StorageError."""
+        path = self._owners / vm
+        try:
+            return self._is_taken(path, to)
+        except OSError as error:
+            raise _failed(path, error) from error
+
+    def _is_taken(self, path: Path, to: Holder) -> bool:
+        if to.has_recorded(path.name):
+            return True
+        claim = _read(path)
+        return claim is not None and self.me not in (claim.holder, claim.giver)
+
+    def _pass_on(self, path: Path, to: Holder) -> None:
+        """Have the claim of what was taken no more name this instance."""
+        claim = _read(path)
+        if claim is None or self.me in (claim.holder, claim.giver):
+            self._write_if_possible(path, _claim(to))
+
+    def _take_back(self, path: Path, to: Holder) -> bool:
+        """Withdraw an offer; whether it was taken all the same."""
+        self._replace(path, self._mine)
+        # Looked at again, for it may have come between.
+        taken = to.has_recorded(path.name)
+        if taken:
+            self._replace(path, _claim(to))
         return taken
+
+    def _accept(self, fd: int, path: Path) -> None:
+        """Make a claim that was offered this instance's own, once the record is there."""
+        claim = _read(path)
+        offered = claim is not None and claim.holder == self.me and claim.giver is not None
+        if not offered or not self.me.has_recorded(path.name) or not _stands(fd, path):
+            return
+        self._write_if_possible(path, self._mine)
 
     # Files
 
@@ -244,6 +285,13 @@ class Claims:
         fresh, fd = self._written(path, msgspec.json.encode(claim))
         os.close(fd)
         fresh.replace(path)
+
+    def _write_if_possible(self, path: Path, claim: Claim) -> None:
+        try:
+            self._replace(path, claim)
+        except OSError:
+            # The record counts: whose it is the offer tells as well.
+            return
 
     def _written(self, path: Path, line: bytes) -> tuple[Path, int]:
         # Under another name first: a claim is never seen half written.

@@ -10,6 +10,7 @@ import pytest
 from rigs.daemon import DaemonProcess, eventually
 from rigs.lab import Lab, raises
 
+from idl.client import OutcomeUnknown
 from idl.errors import (
     BadPowerState,
     HypervisorError,
@@ -226,6 +227,48 @@ def test_one_that_was_doubly_claimed_is_claimed_once_the_other_lets_go(instances
     eventually(lambda: one.stat(id).state.attention is None)
     one.run(one.client.vm.start(id))
     assert one.sensible(id) == "running"
+
+
+def test_a_record_that_the_other_has_is_not_taken_for_the_one_handed_over(instances, directory):
+    one, two = instances("one"), instances("two")
+    id = one.vm()
+    one.client.close()
+    one.daemon.kill()
+    (directory / "run" / "owners" / id).unlink()
+    two.client.vm.add(Vm(id=id, name="mine"))
+    one.daemon.start()
+    one.daemon.recovered()
+    error = raises(InvalidParameter, lambda: two.client.vm.release(id, "one"))
+    assert "has a record" in error.reason
+    assert two.stat(id).config.name == "mine"
+    assert one.client.vm.exists(id)
+
+
+@pytest.mark.parametrize("then", ["handed on", "handed on and back"])
+def test_what_became_of_it_since_does_not_bring_it_back(instances, directory, then):
+    """The giver dies once it is handed over, and finds later that it has gone further."""
+    one, two, three = instances("one"), instances("two"), instances("three")
+    id, written = layered(one)
+    one.client.debug.trigger("kill-at", ["vm_hand_over:after", "1"])
+    with pytest.raises(OutcomeUnknown):
+        one.client.vm.release(id, "two")
+    one.daemon.wait()
+    two.client.vm.release(id, "three")
+    if then == "handed on and back":
+        three.client.vm.release(id, "two")
+    one.client.close()
+    one.daemon.start()
+    one.daemon.recovered()
+    eventually(lambda: not one.client.host.get_diagnostics().queues)
+    labs = {"one": one, "two": two, "three": three}
+    has = [name for name, lab in labs.items() if lab.client.vm.exists(id)]
+    name = "three" if then == "handed on" else "two"
+    assert has == [name]
+    layer = labs[name].daemon.world / "layers" / id / "root.json"
+    assert layer.read_bytes() == written
+    claim = json.loads((directory / "run" / "owners" / id).read_text())
+    assert claim["instance"] == name
+    assert labs[name].sensible(id) == "halted"
 
 
 # One daemon each

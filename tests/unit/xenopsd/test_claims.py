@@ -1,5 +1,6 @@
 """Which of a host's instances has which VM, and what a crash leaves of that."""
 
+import errno
 import fcntl
 import json
 import os
@@ -164,6 +165,39 @@ def test_what_is_offered_is_taken_with_the_record(pair, tmp_path):
     assert one.settle("a", two.me)
     assert owners(tmp_path) == {"a": "two"}
     two.confirm("a")
+
+
+def test_what_was_taken_and_handed_on_was_taken(pair, tmp_path):
+    one, two = pair
+    with two.taking("a", offered=True):
+        record(tmp_path, "two", "a")
+    assert owners(tmp_path) == {"a": "two"}
+    three = claims(tmp_path, "three")
+    two.offer("a", three.me)
+    with three.taking("a", offered=True):
+        record(tmp_path, "three", "a")
+    assert two.settle("a", three.me)
+    (tmp_path / "two" / "vm" / "a" / "config.json").unlink()
+    assert one.gone("a", two.me)
+    assert one.settle("a", two.me)
+    assert owners(tmp_path) == {"a": "three"}
+
+
+def test_a_record_without_room_for_its_claim_counts(pair, tmp_path, monkeypatch):
+    one, two = pair
+    replaced = Path.replace
+    with two.taking("a", offered=True):
+        record(tmp_path, "two", "a")
+        monkeypatch.setattr(Path, "replace", full)
+    assert one.settle("a", two.me)
+    monkeypatch.setattr(Path, "replace", replaced)
+    two.confirm("a")
+    with pytest.raises(OwnedByAnother, match="two"):
+        one.confirm("a")
+
+
+def full(_path: Path, _target: Path) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_a_third_takes_nothing_that_is_offered(pair, tmp_path):
