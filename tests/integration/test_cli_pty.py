@@ -248,7 +248,8 @@ def test_an_edit_that_is_wrong_can_be_mended(lab, xenops, tmp_path):
 # top
 
 
-def test_top_takes_the_screen_and_gives_it_back(lab, xenops):
+@pytest.mark.parametrize("key", ["q", CTRL_C], ids=["q", "Ctrl-C"])
+def test_top_takes_the_screen_and_gives_it_back(lab, xenops, key: str):
     id = lab.running()
     screen = xenops(lab, "top")
     screen.until(id)
@@ -256,7 +257,7 @@ def test_top_takes_the_screen_and_gives_it_back(lab, xenops):
     # A key that comes while the terminal is still being asked what it can is lost: type it again.
     until = time.monotonic() + DEADLINE
     while screen.process.poll() is None and time.monotonic() < until:
-        screen.type("q")
+        screen.type(key)
         if select.select([screen.master], [], [], 0.5)[0] and not screen._read(until):
             break
     assert screen.end() == 0

@@ -56,6 +56,8 @@ class Top(App[None]):
         Binding("escape", "unfilter", "Show all", show=False),
         *(Binding(str(n), f"tab('{tab}')", tab, show=False) for n, tab in enumerate(TABS, 1)),
         Binding("q", "quit", "Quit"),
+        # As in every other command; the library would ask for another key.
+        Binding("ctrl+c", "quit", show=False, priority=True),
     ]
     # The screen itself never scrolls: the focus given to a table that is not laid out yet would
     # scroll the head away, for good.

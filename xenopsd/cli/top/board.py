@@ -43,15 +43,18 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """Counters of a VM (CPU seconds, disk and network bytes), when they last moved, and how
-    fast they then did, each a second."""
+    """Counters of a VM (CPU seconds, disk and network bytes), when they were last seen to move,
+    and how fast they then did, each a second."""
 
     counters: tuple[float, float, float]
-    at: float
+    at: float | None = None
     speed: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     def moved(self, counters: tuple[float, float, float], now: float) -> "Rate":
         """The rate after another sample."""
+        if self.at is None:
+            # How long ago the daemon took the first sample, nobody knows.
+            return self if counters == self.counters else Rate(counters, now)
         if counters == self.counters:
             return Rate(counters, self.at) if now - self.at > STALE else self
         took = max(now - self.at, 0.001)
@@ -101,7 +104,7 @@ class Board:
 
     def _rate(self, id: str, counters: tuple[float, float, float], now: float) -> Rate:
         known = self.rates.get(id)
-        return Rate(counters, now) if known is None else known.moved(counters, now)
+        return Rate(counters) if known is None else known.moved(counters, now)
 
     # Rows
 

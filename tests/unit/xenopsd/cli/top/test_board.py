@@ -152,8 +152,10 @@ def test_a_counter_that_begins_anew_is_no_negative_rate():
 def test_looks_give_rates():
     board = Board()
     board.put_vms([vm("web", PowerState.RUNNING)], [], whole=True)
-    board.put_look(look(0.0, number=10, cpu=1.0))
-    board.put_look(look(2.0, number=50, cpu=2.0))
+    board.put_look(look(0.0, cpu=0.0))
+    board.put_look(look(2.0, number=10, cpu=1.0))
+    assert board.vm_rows()["web"][3:6] == ("", "", ""), "sampled nobody knows when"
+    board.put_look(look(4.0, number=50, cpu=2.0))
     assert board.updates == 20
     assert board.vm_rows()["web"][3:6] == ("50%", "", "512 B")
     who, load = board.head()
