@@ -33,6 +33,8 @@ class Report(msgspec.Struct, frozen=True):
 def as_text(report: Report) -> str:
     """Aligned columns, with each row's note below it; then the curves."""
     parts = [report.machine]
+    if report.quick:
+        parts.append("QUICK: it shows that all can be measured; the figures mean nothing.")
     if report.rows:
         parts.append(_with_notes(_aligned([HEAD, *map(_cells, report.rows)]), report.rows))
     if report.curves:

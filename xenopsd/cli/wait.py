@@ -81,7 +81,8 @@ def _say(record: "VmRecord", goal: str) -> None:
 def _what(record: "VmRecord", goal: str) -> str:
     attention = record.state.attention
     doubt = f", and needs attention ({attention.reason})" if attention else ""
-    return f"VM {record.id} is {record.state.power_state}{doubt}; to be {goal} it"
+    awaited = "its agent to answer" if goal == "agent" else f"it to be {goal}"
+    return f"VM {record.id} is {record.state.power_state}{doubt}: waiting for {awaited}"
 
 
 COMMANDS = (wait,)

@@ -9,7 +9,7 @@ ROWS = [
     Row("s", "another", "times", None, at_most(1), "not installed"),
 ]
 POINT = Point(1000, 0.1, 0.2, 10.0, 0.3, 0.4, 1.0, 70.0)
-REPORT = Report(0.0, "a machine", quick=True, rows=ROWS, curves=[POINT])
+REPORT = Report(0.0, "a machine", quick=False, rows=ROWS, curves=[POINT])
 
 
 def test_text_is_aligned_and_has_each_note_below_its_row():
@@ -31,6 +31,11 @@ def test_text_is_aligned_and_has_each_note_below_its_row():
             "  0.400             1.00                70.0"
         ),
     ]
+
+
+def test_a_quick_run_says_that_its_figures_mean_nothing():
+    quick = Report(0.0, "a machine", quick=True, rows=ROWS, curves=[])
+    assert as_text(quick).splitlines()[2].endswith("the figures mean nothing.")
 
 
 def test_markdown_has_a_column_for_notes():
