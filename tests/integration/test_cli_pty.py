@@ -23,6 +23,8 @@ XENOPS = Path(sys.executable).with_name("xenops")
 ROOT = Path(__file__).parents[2]
 DEADLINE = 30.0
 CTRL_C = "\x03"
+#: The terminal has its own screen back.
+LEFT = "\x1b[?1049l"
 
 #: No deadline ends a hang here.
 PATIENT = "[deadlines]\nshort = 3000\n"
@@ -256,12 +258,13 @@ def test_top_takes_the_screen_and_gives_it_back(lab, xenops, key: str):
     screen.until("workers")
     # A key that comes while the terminal is still being asked what it can is lost: type it again.
     until = time.monotonic() + DEADLINE
-    while screen.process.poll() is None and time.monotonic() < until:
+    while LEFT not in screen.raw:
+        assert time.monotonic() < until, "it never left"
         screen.type(key)
-        if select.select([screen.master], [], [], 0.5)[0] and not screen._read(until):
-            break
+        # Not while it leaves: Ctrl-C would be a signal again.
+        while LEFT not in screen.raw and select.select([screen.master], [], [], 3.0)[0]:
+            assert screen._read(until), "it gave the screen not back"
     assert screen.end() == 0
-    assert "\x1b[?1049l" in screen.raw
 
 
 # Shells
