@@ -1,14 +1,17 @@
 """Another instance of this host, as this one talks to it: a client like any other."""
 
-from dataclasses import dataclass
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from idl.client import Client, ConnectionFailed
+from idl.client import AnswerTimeout, Client, ConnectionFailed
 from idl.errors import InvalidParameter, MigrationFailed
 from idl.metadata import Metadata
 
-#: Seconds for an answer that needs no queue.
-PROMPT = 5.0
+#: Seconds for an answer that needs no queue, and for which one that gave none is not asked again.
+PROMPT = 2.0
+DEAF = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,28 +23,44 @@ class Neighbour:
     state_dir: str
 
 
-def find(run_dir: Path, instance: str) -> Neighbour:
-    """Ask an instance what it is. Raises InvalidParameter where none of that name answers."""
-    socket = _socket(run_dir, instance)
-    with Client(socket, PROMPT, reconnect=0) as client:
+@dataclass(slots=True)
+class Neighbourhood:
+    """The instances of a run directory."""
+
+    run_dir: Path
+    clock: Callable[[], float] = time.monotonic
+    #: Until when they are not asked: a worker waits for each answer, and operations need workers.
+    _deaf: dict[str, float] = field(default_factory=dict)
+
+    def find(self, instance: str) -> Neighbour:
+        """Ask an instance what it is. Raises InvalidParameter where none of that name answers."""
+        socket = self._socket(instance)
+        if self.clock() < self._deaf.get(instance, 0.0):
+            raise _absent(instance, socket, "it did not answer just now")
         try:
-            found = client.host.query()
-            places = client.host.get_diagnostics().places
+            with Client(socket, PROMPT, reconnect=0) as client:
+                found = client.host.query()
+                places = client.host.get_diagnostics().places
         except ConnectionFailed as error:
-            reason = f"no instance {instance} answers at {socket} ({error.reason}); start it first"
-            raise InvalidParameter(name="instance", reason=reason) from error
-    return Neighbour(found.instance, found.backend, places["state_dir"])
+            if isinstance(error, AnswerTimeout):
+                self._deaf[instance] = self.clock() + DEAF
+            raise _absent(instance, socket, error.reason) from error
+        self._deaf.pop(instance, None)
+        return Neighbour(found.instance, found.backend, places["state_dir"])
 
-
-def entrust(run_dir: Path, instance: str, metadata: Metadata) -> None:
-    """Have an instance record a VM. Raises what it answers, MigrationFailed where it does not."""
-    socket = _socket(run_dir, instance)
-    with Client(socket, reconnect=0) as client:
+    def entrust(self, instance: str, metadata: Metadata) -> None:
+        """Have an instance record a VM. Raises what it answers, MigrationFailed where it does
+        not."""
         try:
-            client.vm.import_metadata(metadata)
+            with Client(self._socket(instance), reconnect=0) as client:
+                client.vm.import_metadata(metadata)
         except ConnectionFailed as error:
             raise MigrationFailed(phase="hand over", reason=str(error)) from error
 
+    def _socket(self, instance: str) -> Path:
+        return self.run_dir / f"{instance}.sock"
 
-def _socket(run_dir: Path, instance: str) -> Path:
-    return run_dir / f"{instance}.sock"
+
+def _absent(instance: str, socket: Path, why: str) -> InvalidParameter:
+    reason = f"no instance {instance} answers at {socket} ({why}); start it first"
+    return InvalidParameter(name="instance", reason=reason)

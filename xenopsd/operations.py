@@ -31,13 +31,14 @@ from idl.errors import (
 from idl.metadata import Metadata
 from idl.vm import PowerState
 from journal.intents import VmJournal
-from xenopsd import configure, hooks, microop, neighbour
+from xenopsd import configure, hooks, microop
 from xenopsd.ballooning import Ballooning
 from xenopsd.claims import Claims, Holder
 from xenopsd.execution import Balance, Check, Execution, Recover
 from xenopsd.executor import Executor
 from xenopsd.inventory import Entry
 from xenopsd.microop import Hook, MicroOp
+from xenopsd.neighbour import Neighbourhood
 from xenopsd.perform import Performer
 from xenopsd.plan import adoption, guest, handover, planner, recovery
 from xenopsd.plan.plan import Plan, Segment, Snapshot
@@ -72,8 +73,10 @@ class Operations:
     #: Looks at the host again: what is foreign has changed.
     take_stock: Callable[[], None] = lambda: None
     repairs: Repairs = field(init=False)
+    neighbours: Neighbourhood = field(init=False)
 
     def __post_init__(self) -> None:
+        self.neighbours = Neighbourhood(self.places.run)
         self.repairs = Repairs(self.executor, self._snapshot, self._unpacked)
 
     def begin(self, execution: Execution, entry: Entry | None) -> Plan | None:
@@ -264,7 +267,10 @@ class Operations:
         backend = self._performer.backend.name
         if call.instance == self.claims.me.instance:
             raise InvalidParameter(name="instance", reason=f"VM {entry.id} is there already")
-        other = neighbour.find(self.places.run, call.instance)
+        other = self.neighbours.find(call.instance)
+        if other.instance != call.instance:
+            reason = f"the instance that answers there is {other.instance}"
+            raise InvalidParameter(name="instance", reason=reason)
         if other.backend != backend:
             reason = f"it runs {other.backend}, which cannot read the layers of {backend}"
             raise InvalidParameter(name="instance", reason=reason)
@@ -288,7 +294,7 @@ class Operations:
         self.claims.offer(vm, to)
         failure: XenopsError | None = None
         try:
-            neighbour.entrust(self.places.run, op.instance, meta)
+            self.neighbours.entrust(op.instance, meta)
         except XenopsError as error:
             # It may have it all the same, its answer lost.
             failure = error
