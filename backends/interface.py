@@ -225,9 +225,9 @@ class VmCalls(Protocol):
         Unimplemented.
         """
 
-    def remove(self, call: Call, vm: VmId, vbds: Sequence[Vbd]) -> None:
-        """Drop every layer of these VBDs, which are in no domain; with the VM halted, also what
-        else is kept of it. Nothing where there is none."""
+    def remove(self, call: Call, vm: VmId, vbds: Sequence[Vbd] | None) -> None:
+        """Drop every layer of these VBDs, which are in no domain (None: of whatever VBD of the
+        VM); with the VM halted, also what else is kept of it. Nothing where there is none."""
 
     def hand_over(self, call: Call, vm: VmId, parcel: Path) -> None:
         """Move every layer of a VM without a domain into the directory `parcel`, for another

@@ -188,9 +188,9 @@ class VmRecord(_MicroOp, frozen=True, kw_only=True, tag="vm_record"):
 
 
 class VmRemoveLayers(_MicroOp, frozen=True, kw_only=True, tag="vm_remove_layers"):
-    """Drop the layers of these VBDs."""
+    """Drop the layers of these VBDs; None: every layer of the VM."""
 
-    vbds: list[DeviceId]
+    vbds: list[DeviceId] | None
 
 
 class VmPackLayers(_MicroOp, frozen=True, kw_only=True, tag="vm_pack_layers"):

@@ -220,7 +220,7 @@ class Operations:
                 execution.result = vm
                 return None
             case calls.VmRemove():
-                return self._remove(call, entry, meta)
+                return self._remove(call, entry)
             case calls.VmRelease():
                 return self._release(call, entry)
             case calls.VbdAdd():
@@ -254,13 +254,13 @@ class Operations:
         if "pci" not in backend.features:
             raise Unimplemented(what="pci", backend=backend.name)
 
-    def _remove(self, call: calls.VmRemove, entry: Entry, meta: Metadata) -> Plan:
+    def _remove(self, call: calls.VmRemove, entry: Entry) -> Plan:
         snapshot = self._snapshot(entry)
         snapshot.require(PowerState.HALTED, PowerState.SUSPENDED)
         steps: list[MicroOp] = [microop.VmDropImage(image=path) for path in _images(snapshot)]
         steps += [microop.VmDestroy()]
-        layers = [] if call.keep_layers else [vbd.id for vbd in meta.vbds]
-        steps += [microop.VmRemoveLayers(vbds=layers)]
+        # Also of VBDs that were imported over or forgotten: after this nobody would know of them.
+        steps += [microop.VmRemoveLayers(vbds=[] if call.keep_layers else None)]
         return _finishing([*steps, microop.VmRemoveRecord()])
 
     def _release(self, call: calls.VmRelease, entry: Entry) -> Plan:

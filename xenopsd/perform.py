@@ -139,8 +139,8 @@ class Performer:
             case microop.VmRecord():
                 self._record(entry, meta, op)
             case microop.VmRemoveLayers(vbds=vbds):
-                layers = [vbd for vbd in meta.vbds if vbd.id in vbds]
-                backend.vm.remove(call, entry.id, layers)
+                some = None if vbds is None else [vbd for vbd in meta.vbds if vbd.id in vbds]
+                backend.vm.remove(call, entry.id, some)
             case microop.VmPackLayers(parcel=parcel):
                 backend.vm.hand_over(call, entry.id, Path(parcel))
             case microop.VmTakeLayers(parcel=parcel):

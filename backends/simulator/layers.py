@@ -6,6 +6,7 @@ resumed domain gives it to the new incarnation. So a layer that belongs to a sus
 never bears an incarnation, and `vm.destroy` may drop every one that does.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -114,13 +115,20 @@ class Layers:
 
     def drop(self, id: DeviceId) -> None:
         """Drop every layer of a VBD, and the VM's directory with the last one."""
-        directory = self._root / vm_of(id)
+        self._drop(vm_of(id), lambda layer: _owner(layer) == name_of(id))
+
+    def drop_all(self, vm: VmId) -> None:
+        """Drop every layer of a VM, and its directory."""
+        self._drop(vm, lambda _layer: True)
+
+    def _drop(self, vm: VmId, which: Callable[[str], bool]) -> None:
+        directory = self._root / vm
         if not directory.exists():
             return
         for path in list(directory.iterdir()):
-            if _owner(path.name) == name_of(id):
+            if which(path.name):
                 path.unlink(missing_ok=True)
-        self.forget(vm_of(id))
+        self.forget(vm)
 
     def pack(self, vm: VmId, to: Path, *, timeout: float) -> None:
         """Move the VM's directory. Raises OSError, StorageError."""

@@ -275,9 +275,11 @@ class VmOps(MicroOps):
         self.machine.change(call, vm.id, edit)
 
     @micro_op
-    def remove(self, call: Call, vm: VmId, vbds: Sequence[Vbd]) -> None:
+    def remove(self, call: Call, vm: VmId, vbds: Sequence[Vbd] | None) -> None:
         machine = self.machine
-        for vbd in vbds:
+        if vbds is None:
+            machine.layers.drop_all(vm)
+        for vbd in vbds or ():
             machine.layers.drop(vbd.id)
         with machine.world.hold(vm) as held:
             if held.record is None:

@@ -595,6 +595,21 @@ def test_remove_may_keep_the_layers(lab):
     assert lab.sensible(id) == "running"
 
 
+@pytest.mark.parametrize("how", ["import", "forget"])
+def test_remove_drops_layers_that_no_record_describes_any_more(lab, how):
+    id = lab.vm()
+    without = lab.client.vm.export_metadata(id)
+    lab.client.vbd.add(Vbd(id=f"{id}/d", backend=Local(path="/b", overlay=True)))
+    lab.run(lab.client.vm.start(id))
+    lab.run(lab.client.vm.shutdown(id))
+    if how == "forget":
+        lab.run(lab.client.vm.forget(id))
+    lab.client.vm.import_metadata(without)
+    assert lab.layers(id) == ["d.json"], "what was written is kept while the VM is"
+    lab.client.vm.remove(id)
+    assert lab.layers(id) == []
+
+
 def test_what_a_lost_domain_of_a_forgotten_vm_left_goes_with_its_next_record(lab):
     id = lab.running()
     kept = lab.client.vm.export_metadata(id)

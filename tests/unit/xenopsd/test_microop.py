@@ -49,6 +49,7 @@ EACH = [
     (m.VmTakeLayers(parcel="/p"), ()),
     (m.VmHandOver(instance="blue", state_dir="/s"), ()),
     (m.VmRemoveLayers(vbds=[ROOT.id]), ()),
+    (m.VmRemoveLayers(vbds=None), ()),
     (m.VmRemoveDevice(id=ROOT.id), ()),
     (m.VmRemoveRecord(), ()),
     (m.VbdPlug(id=ROOT.id), (m.VbdUnplug(id=ROOT.id, force=True),)),

@@ -103,3 +103,11 @@ def test_removing_a_vbd_takes_all_its_layers_and_no_others(layers, tmp_path):
     layers.drop("vm1/root")
     assert not (tmp_path / "vm1").exists()
     layers.drop("vm1/root")
+
+
+def test_removing_a_vm_takes_every_layer(layers, tmp_path):
+    layers.make(KEPT, "i1")
+    layers.suspend("vm1", layers.make(THROWN, "i1"))
+    layers.drop_all("vm1")
+    assert not (tmp_path / "vm1").exists()
+    layers.drop_all("vm1")
