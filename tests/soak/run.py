@@ -121,6 +121,7 @@ class Soak:
             self._quiet()
             self._verify()
             self._clear()
+            self._verify()
             self.samples.append(self._sample(pid, time.monotonic() - began))
         if leaks := [trend for trend in trends(self.samples) if trend.leaks]:
             raise Violation(f"it leaks: {leaks}")
