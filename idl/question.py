@@ -17,6 +17,7 @@ import msgspec
 from msgspec import NODEFAULT
 from msgspec.structs import fields
 
+from idl import decoding
 from idl.calls import CALLS, Call, Operation, PrivateRead, Read, UpdatesSubscribe, result_type
 from idl.errors import DeadlineExceeded, from_object
 from idl.link import AnswerTimeout, ClientClosed, ConnectionFailed, OutcomeUnknown
@@ -146,7 +147,7 @@ def outcome(found: Task, left: float, timeout: float) -> Task | None:
 @cache
 def decoder(kind: type[Call[Any]]) -> "msgspec.json.Decoder[Any]":
     """Reads the answers to a call."""
-    return msgspec.json.Decoder(result_type(kind))
+    return decoding.decoder(result_type(kind))
 
 
 def given(call: Call[Any]) -> dict[str, Any]:

@@ -6,9 +6,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import msgspec
-
 from idl.calls import UpdatesSubscribe
+from idl.decoding import decoder
 from idl.errors import from_object
 from idl.jsonrpc import Request, line, message
 from idl.link import Clock, ConnectionFailed, Link
@@ -47,7 +46,8 @@ class Subscription(Iterator[UpdateBatch]):
         answer = message(self._lines.pop(0), self._link.path)
         if answer.error is not None:
             raise from_object(answer.error)
-        return msgspec.json.decode(answer.result, type=str)
+        token: str = decoder(str).decode(answer.result)
+        return token
 
     def __next__(self) -> UpdateBatch:
         while not self._lines:
@@ -61,7 +61,8 @@ class Subscription(Iterator[UpdateBatch]):
         notification = message(self._lines.pop(0), self._link.path)
         if notification.error is not None:
             raise from_object(notification.error)
-        return msgspec.json.decode(notification.params, type=UpdateBatch)
+        batch: UpdateBatch = decoder(UpdateBatch).decode(notification.params)
+        return batch
 
     def close(self) -> None:
         """End it, also for a thread that waits for the next batch."""

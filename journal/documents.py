@@ -9,11 +9,12 @@ a newer one is refused rather than guessed at.
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, Generic, TypeVar
 
 import msgspec
 from msgspec import Raw, Struct
+
+from idl.decoding import decoder
 
 T = TypeVar("T", bound=Struct)
 
@@ -74,14 +75,8 @@ def decode_document(data: bytes, kind: Kind[T]) -> T:
     record = bytes(document.record)
     if document.schema < kind.version:
         record = _upgraded(record, document.schema, kind)
-    decode: Callable[[bytes], T] = _decoder(kind.type)
+    decode: Callable[[bytes], T] = decoder(kind.type).decode
     return _decoded(decode, record)
-
-
-@lru_cache
-def _decoder(type_: type[T]) -> Callable[[bytes], T]:
-    decoder: msgspec.json.Decoder[T] = msgspec.json.Decoder(type_)
-    return decoder.decode
 
 
 def _upgraded(record: bytes, schema: int, kind: Kind[T]) -> bytes:

@@ -24,6 +24,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from idl.decoding import decoder
 from idl.errors import OwnedByAnother, StorageError
 from idl.ids import VmId
 
@@ -362,9 +363,10 @@ def _claim(holder: Holder, giver: Holder | None = None) -> Claim:
 def _read(path: Path) -> Claim | None:
     """The claim; None where there is none that can be understood."""
     try:
-        return msgspec.json.decode(_content(path), type=Claim)
+        claim: Claim = decoder(Claim).decode(_content(path))
     except (FileNotFoundError, ValueError, RecursionError):
         return None
+    return claim
 
 
 def _content(path: Path) -> bytes:

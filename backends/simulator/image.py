@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from backends.simulator.record import Record
+from idl.decoding import decoder
 from idl.errors import ImageInvalid, StorageError
 
 MAGIC = "xenopsd-simulator-image"
@@ -51,7 +52,7 @@ def decode(image: bytes) -> Record:
         raise ValueError("it is no image of the simulator")
     _, _, payload = image.partition(b"\n")
     try:
-        record = msgspec.json.decode(payload, type=Record)
+        record: Record = decoder(Record).decode(payload)
     except ValueError as error:
         raise ValueError("it is cut short or damaged") from error
     if encode(record) != image:

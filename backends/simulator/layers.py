@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from backends import parcel
+from idl.decoding import decoder
 from idl.errors import StorageError
 from idl.ids import DeviceId, VmId, name_of, vm_of
 from idl.vbd import Disk, Local, Vbd
@@ -72,7 +73,7 @@ class Layers:
 
     def _require_base(self, path: Path, base: Disk) -> None:
         try:
-            found = msgspec.json.decode(path.read_bytes(), type=Layer)
+            found: Layer = decoder(Layer).decode(path.read_bytes())
         except ValueError as error:
             raise StorageError(plugin="simulator", reason=f"{path.name}: {error}") from error
         if found.base != base:

@@ -18,6 +18,7 @@ from typing import Self
 import msgspec
 
 from backends.simulator.record import Record, decode, encode
+from idl.decoding import decoder
 from idl.errors import DoesNotExist, HypervisorError
 
 #: A write of more may be cut by SIGKILL between two pages.
@@ -254,9 +255,10 @@ def _decoded(name: str, line: bytes) -> Record | None:
 
 def _host(line: bytes) -> Host:
     try:
-        return msgspec.json.decode(line, type=Host)
+        host: Host = decoder(Host).decode(line)
     except ValueError as error:
         raise HypervisorError(call="reading the host", reason=f"{HOST}: {error}") from error
+    return host
 
 
 def _host_line(boot_id: str, next_domain: int) -> bytes:
