@@ -166,6 +166,19 @@ def test_a_wait_says_where_the_vm_is(lab, xenops):
     screen.until(f"{id} is halted; waiting for running")
     lab.run(lab.client.vm.start(id))
     assert screen.end() == 0
+    assert not re.split(r"[\r\n]", screen.text.rstrip("\r\n"))[-1].strip(), (
+        "it takes its line back"
+    )
+
+
+def test_a_wait_stays_on_its_line(lab, terminal):
+    id = lab.vm()
+    env = {"XENOPS_SOCKET": str(lab.daemon.socket)}
+    screen = terminal(XENOPS, "wait", id, "--for", "running", env=env, columns=20)
+    screen.until(f"{id} is halted"[:19])
+    lab.run(lab.client.vm.start(id))
+    assert screen.end() == 0
+    assert max(map(len, re.split(r"[\r\n]+", screen.text))) < 20
 
 
 # Tables and colours

@@ -71,7 +71,9 @@ def _listed(error: errors.AlreadyExists | errors.DoesNotExist, _about: About) ->
     return _LISTS.get(error.kind, "xenops list") + (f" {vm}" if slash else "")
 
 
-def _usage(_error: Exception, about: About) -> str:
+def _usage(error: errors.InvalidParams | errors.InvalidParameter, about: About) -> str:
+    if isinstance(error, errors.InvalidParams) and about.vm and f"'{about.vm}'" in error.reason:
+        return "xenops list -c vm,name tells the ids"
     if about.command is None:
         return "xenops describe tells what each call takes"
     if about.command == "call":

@@ -2,6 +2,7 @@
 # click reads the escape in docstrings.
 # ruff: noqa: D301
 
+import shutil
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -48,6 +49,14 @@ def wait(session: Session, /, *, vm: str, goal: str, timeout: float | None) -> N
       xenops wait web --for agent --timeout 120
       xenops shutdown web --timeout 60 --no-wait; xenops wait web --for halted
     """
+    try:
+        _until(session, vm, goal, timeout)
+    finally:
+        _say("")
+
+
+def _until(session: Session, vm: str, goal: str, timeout: float | None) -> None:
+    """Raises DeadlineExceeded."""
     from idl.errors import DeadlineExceeded
 
     deadline = None if timeout is None else time.monotonic() + timeout
@@ -55,7 +64,7 @@ def wait(session: Session, /, *, vm: str, goal: str, timeout: float | None) -> N
     since = session.client.updates.last_id()
     record = session.client.vm.stat(vm)
     while not _reached(record, goal):
-        _say(record, goal)
+        _say(_meanwhile(record, goal))
         left = _BEAT if deadline is None else max(deadline - time.monotonic(), 0.0)
         if left <= 0 and timeout is not None:
             raise DeadlineExceeded(what=_what(record, goal), seconds=timeout)
@@ -69,13 +78,19 @@ def _reached(record: "VmRecord", goal: str) -> bool:
     return record.state.power_state == goal
 
 
-def _say(record: "VmRecord", goal: str) -> None:
-    """Where it is meanwhile, on a terminal."""
+def _meanwhile(record: "VmRecord", goal: str) -> str:
+    operation = record.state.operation
+    doing = f", {operation.name}" if operation else ""
+    doubt = ", needs attention" if record.state.attention else ""
+    return f"{record.id} is {record.state.power_state}{doing}{doubt}; waiting for {goal}"
+
+
+def _say(line: str) -> None:
+    """On a terminal, in the place of what was said before."""
     if sys.stderr.isatty():
-        operation = record.state.operation
-        doing = f", {operation.name}" if operation else ""
-        line = f"{record.id} is {record.state.power_state}{doing}; waiting for {goal}"
-        click.echo(f"\r{line[:78]:<78}\r", nl=False, err=True)
+        # In the last column a terminal would begin another line.
+        width = shutil.get_terminal_size().columns - 1
+        click.echo(f"\r{line[:width]:<{width}}\r", nl=False, err=True)
 
 
 def _what(record: "VmRecord", goal: str) -> str:

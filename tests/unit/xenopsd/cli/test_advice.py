@@ -106,3 +106,9 @@ def test_what_is_so_already_is_not_to_be_undone(command: str, error: errors.Xeno
     said = next_step(error, About(command=command)) or ""
     assert said.endswith("; there is nothing to do")
     assert said.startswith(("xenops show web", "xenops disk list web", "xenops nic list web"))
+
+
+def test_a_name_in_place_of_an_id_is_looked_up():
+    error = errors.InvalidParams(reason="id: 'The web' is not 1 to 64 of A-Z")
+    said = next_step(error, About(command="show", vm="The web"))
+    assert said == "xenops list -c vm,name tells the ids"
