@@ -24,7 +24,8 @@ def top(session: Session, /, *, interval: float) -> None:
     """Watch VMs, queues, workers, tasks and rates, and steer them.
 
     Keys: s starts the chosen VM, x stops it (its guest is asked), X stops it hard, c cancels
-    its task or the chosen one, e explains it, / filters, 1 to 3 choose a table, q leaves.
+    its task or the chosen one, e explains it, o orders VMs by another column, / filters, 1 to 4
+    choose a table, q leaves.
 
     \b
     Examples:
