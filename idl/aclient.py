@@ -18,6 +18,7 @@ from msgspec import Raw
 from idl.calls import Call, UpdatesGet
 from idl.errors import DoesNotExist, MetadataCorrupt
 from idl.exchange_async import Exchange
+from idl.jsonrpc import understood
 from idl.link import AnswerTimeout, ClientClosed, ConnectionFailed, OutcomeUnknown
 from idl.namespaces_async import Namespaces, UpdatesCalls
 from idl.question import (
@@ -107,7 +108,8 @@ class AsyncClient(Namespaces):
     async def call(self, method: str, /, **params: Any) -> Any:
         """The result of any call as plain JSON values, parameters as given."""
         asked = question(method, params, self._timeout)
-        return msgspec.json.decode(await self._ask(asked, self._closed, lasting=False))
+        result = await self._ask(asked, self._closed, lasting=False)
+        return understood(msgspec.json.decode, result, self._path, method)
 
     async def run(
         self,
@@ -160,11 +162,7 @@ class AsyncClient(Namespaces):
         kind = type(call)
         asked = question(kind.method, given(call), self._timeout)
         result = await self._ask(asked, closed, lasting=lasting)
-        try:
-            answer: R = decoder(kind).decode(result)
-        except msgspec.DecodeError as error:
-            reason = f"its answer to {kind.method} is not understood: {error}"
-            raise ConnectionFailed(self._path, reason, "use a client of its version") from error
+        answer: R = understood(decoder(kind).decode, result, self._path, kind.method)
         return answer
 
     async def _ask(self, asked: Question, closed: asyncio.Event, *, lasting: bool) -> Raw:

@@ -19,6 +19,7 @@ from msgspec import Raw
 from idl.calls import Call, UpdatesGet
 from idl.errors import DoesNotExist, MetadataCorrupt
 from idl.exchange import Exchange
+from idl.jsonrpc import understood
 from idl.link import (
     AnswerTimeout,
     ClientClosed,
@@ -117,7 +118,8 @@ class Client(Namespaces):
     def call(self, method: str, /, **params: Any) -> Any:
         """The result of any call as plain JSON values, parameters as given."""
         asked = question(method, params, self._timeout)
-        return msgspec.json.decode(self._ask(asked, self._closed, lasting=False))
+        result = self._ask(asked, self._closed, lasting=False)
+        return understood(msgspec.json.decode, result, self._path, method)
 
     def run(
         self,
@@ -178,11 +180,7 @@ class Client(Namespaces):
         kind = type(call)
         asked = question(kind.method, given(call), self._timeout)
         result = self._ask(asked, closed, lasting=lasting)
-        try:
-            answer: R = decoder(kind).decode(result)
-        except msgspec.DecodeError as error:
-            reason = f"its answer to {kind.method} is not understood: {error}"
-            raise ConnectionFailed(self._path, reason, "use a client of its version") from error
+        answer: R = understood(decoder(kind).decode, result, self._path, kind.method)
         return answer
 
     def _ask(self, asked: Question, closed: threading.Event, *, lasting: bool) -> Raw:

@@ -9,7 +9,7 @@ from typing import Self
 from idl.calls import UpdatesSubscribe
 from idl.decoding import decoder
 from idl.errors import from_object
-from idl.jsonrpc import Request, line, message
+from idl.jsonrpc import Request, line, message, understood
 from idl.link import Clock, ConnectionFailed, Link
 from idl.update import UpdateBatch
 
@@ -46,7 +46,8 @@ class Subscription(Iterator[UpdateBatch]):
         answer = message(self._lines.pop(0), self._link.path)
         if answer.error is not None:
             raise from_object(answer.error)
-        token: str = decoder(str).decode(answer.result)
+        decode = decoder(str).decode
+        token: str = understood(decode, answer.result, self._link.path, request.method)
         return token
 
     def __next__(self) -> UpdateBatch:
@@ -61,7 +62,8 @@ class Subscription(Iterator[UpdateBatch]):
         notification = message(self._lines.pop(0), self._link.path)
         if notification.error is not None:
             raise from_object(notification.error)
-        batch: UpdateBatch = decoder(UpdateBatch).decode(notification.params)
+        decode, params = decoder(UpdateBatch).decode, notification.params
+        batch: UpdateBatch = understood(decode, params, self._link.path, "updates")
         return batch
 
     def close(self) -> None:

@@ -110,6 +110,26 @@ def test_what_speaks_no_json_rpc_is_told(daemon, awaited):
         awaited(lambda client: client.vm.list(), reconnect=0.0)
 
 
+GARBAGE = {
+    "no text": b'{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":"\xff","data":{}}}\n',
+    "no text in the result": b'{"jsonrpc":"2.0","id":1,"result":["\xff"]}\n',
+    "bottomless": b'{"jsonrpc":"2.0","id":1,"result":' + b"[" * 100_000 + b"\n",
+    "no result": b'{"jsonrpc":"2.0","id":1}\n',
+}
+
+
+@pytest.mark.parametrize("garbage", GARBAGE)
+def test_what_cannot_be_read_is_told_as_such(daemon, awaited, garbage: str):
+    def babble(params: Any) -> Any:
+        daemon.connections[-1].sendall(GARBAGE[garbage])
+        return daemon.over.wait(DEADLINE)
+
+    daemon.answers["VM.list"] = babble
+    for ask in (lambda client: client.vm.list(), lambda client: client.call("VM.list")):
+        with pytest.raises(ConnectionFailed, match=r"not understood|does not speak"):
+            awaited(ask, reconnect=0.0)
+
+
 @pytest.mark.parametrize("left", [False, True], ids=["no socket", "a socket left behind"])
 def test_no_daemon_is_a_connection_failure_with_the_path(daemon, awaited, left: bool):
     path = daemon.path if left else Path("/nonexistent/x.sock")

@@ -120,6 +120,44 @@ def test_an_answer_of_another_shape_is_told_as_such(daemon, client):
         client.vm.list()
 
 
+GARBAGE = {
+    "no text": b'{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":"\xff","data":{}}}\n',
+    "no text in the result": b'{"jsonrpc":"2.0","id":1,"result":["\xff"]}\n',
+    "bottomless": b'{"jsonrpc":"2.0","id":1,"result":' + b"[" * 100_000 + b"\n",
+    "no result": b'{"jsonrpc":"2.0","id":1}\n',
+}
+
+
+@pytest.mark.parametrize("garbage", GARBAGE)
+@pytest.mark.parametrize("ask", ["typed", "plain", "subscribe"])
+def test_what_cannot_be_read_is_told_as_such(daemon, garbage: str, ask: str):
+    def babble(params: Any) -> Any:
+        for connection in daemon.connections:
+            connection.sendall(GARBAGE[garbage])
+        return daemon.over.wait(DEADLINE)
+
+    daemon.answers["VM.list"] = daemon.answers["UPDATES.subscribe"] = babble
+    calls: dict[str, Any] = {
+        "typed": lambda client: client.vm.list(),
+        "plain": lambda client: client.call("VM.list"),
+        "subscribe": lambda client: client.subscribe(),
+    }
+    with (
+        Client(daemon.path, timeout=DEADLINE, reconnect=0.0) as client,
+        pytest.raises(ConnectionFailed, match=r"not understood|does not speak"),
+    ):
+        calls[ask](client)
+
+
+def test_an_update_that_cannot_be_read_is_told_as_such(daemon, client):
+    daemon.answers["UPDATES.subscribe"] = "token"
+    with client.subscribe() as subscription:
+        for connection in daemon.connections:
+            connection.sendall(b'{"jsonrpc":"2.0","method":"updates","params":{"next":3}}\n')
+        with pytest.raises(ConnectionFailed, match="updates is not understood"):
+            next(subscription)
+
+
 @pytest.mark.parametrize("listening", [False, True], ids=["no socket", "a socket left behind"])
 def test_no_daemon_is_a_connection_failure_with_the_path(daemon, listening: bool):
     path = daemon.path if listening else Path("/nonexistent/x.sock")
