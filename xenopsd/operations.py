@@ -176,6 +176,7 @@ class Operations:
             if reason := adoption.unrecorded(meta, entry.domain):
                 self.executor.observation.doubt(entry, f"{reason}, then VM.adopt")
         self._announce(entry)
+        self._catch_up(entry)
 
     def _repair_record(self, entry: Entry, meta: Metadata) -> None:
         """A damaged record is replaced; the files that were damaged stay beside it."""
@@ -192,6 +193,12 @@ class Operations:
         entry.meta = meta
         self.executor.observation.look(entry)
         self._announce(entry)
+        self._catch_up(entry)
+
+    def _catch_up(self, entry: Entry) -> None:
+        """What its guest did while there was no record, no event told of."""
+        if entry.domain is not None and entry.domain.stopped is not None:
+            self.executor.check(entry.id)
 
     def _write(self, entry: Entry, meta: Metadata) -> None:
         self.executor.context.store.write(entry.id, "config", meta, durable=True)

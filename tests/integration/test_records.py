@@ -625,6 +625,19 @@ def test_what_a_lost_domain_of_a_forgotten_vm_left_goes_with_its_next_record(lab
     assert lab.sensible(id) == "running"
 
 
+@pytest.mark.parametrize(("act", "power"), [("crash", "halted"), ("reboot", "running")])
+def test_what_a_guest_did_while_it_was_forgotten_is_acted_on(lab, act, power):
+    id = lab.running()
+    kept = lab.client.vm.export_metadata(id)
+    before = lab.stat(id).state.domain_ids
+    lab.run(lab.client.vm.forget(id))
+    lab.trigger(act, id)
+    lab.client.vm.import_metadata(kept)
+    eventually(lambda: lab.stat(id).state.domain_ids != before)
+    eventually(lambda: not lab.client.host.get_diagnostics().queues)
+    assert lab.sensible(id) == power
+
+
 def test_the_image_of_a_vm_that_was_forgotten_goes_with_its_next_record(lab):
     id = lab.suspended()
     kept = lab.client.vm.export_metadata(id)
