@@ -467,6 +467,18 @@ def test_a_damaged_record_is_shown_and_can_be_repaired(start):
     assert lab.sensible(damaged) == "halted"
 
 
+def test_what_a_guest_did_while_its_record_was_damaged_is_acted_on(start):
+    lab = start()
+    damaged = lab.running(disks=0, nics=0)
+    killed(lab)
+    (lab.daemon.state_dir / "vm" / damaged / "config.json").write_text("not a record\n")
+    back(lab)
+    lab.trigger("crash", damaged)
+    lab.client.vm.add(Vm(id=damaged), replace=True)
+    eventually(lambda: lab.power_state(damaged) == "halted")
+    assert lab.sensible(damaged) == "halted"
+
+
 def test_a_damaged_record_is_not_added_again_but_may_be_forgotten(start):
     lab = start()
     damaged = lab.vm()
