@@ -302,7 +302,8 @@ class Executor:
         # A hook keeps its deadline by itself, and then takes its time to end what it has started.
         slack = hooks.GRACE if isinstance(op, microop.VmHook) else 0.0
         work = partial(self._perform, entry, op, call)
-        run.job = self._jobs.start(entry.id, call.deadline + slack, work)
+        abroad = isinstance(op, microop.VmHandOver)
+        run.job = self._jobs.start(entry.id, call.deadline + slack, work, abroad=abroad)
         if run.job is None:
             execution.call = None
             return Parked(self.context.clock() + 1.0)

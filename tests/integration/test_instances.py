@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from rigs.daemon import DaemonProcess, eventually
@@ -29,11 +30,12 @@ def instances(directory, request):
     """Starts instances that share a run directory, and perhaps a world."""
     daemons = []
 
-    def started(name, *, world=None):
+    def started(name, *, world=None, jobs=4):
         own = directory / name
         own.mkdir()
         config = own / "config.toml"
-        config.write_text(f'[simulator]\nworld = "{world}"\n' if world else "")
+        simulator = f'[simulator]\nworld = "{world}"\n' if world else ""
+        config.write_text(f"jobs = {jobs}\n{simulator}")
         run = directory / "run"
         daemon = DaemonProcess(
             own, "--instance", name, "--run-dir", str(run), "--config", str(config)
@@ -242,6 +244,22 @@ def test_a_record_that_the_other_has_is_not_taken_for_the_one_handed_over(instan
     assert "has a record" in error.reason
     assert two.stat(id).config.name == "mine"
     assert one.client.vm.exists(id)
+
+
+def test_instances_that_hand_over_to_each_other_do_not_wait_for_each_other(instances):
+    one, two = instances("one", jobs=1), instances("two", jobs=1)
+    crossing = [(one, "two", layered(one)[0]) for _ in range(6)]
+    crossing += [(two, "one", layered(two)[0]) for _ in range(6)]
+    with ThreadPoolExecutor(len(crossing)) as threads:
+        # Long before the longest wait of the one for the other is over.
+        answers = [
+            threads.submit(giver.client.vm.release, id, to, timeout=50.0)
+            for giver, to, id in crossing
+        ]
+        assert [answer.result(timeout=45) for answer in answers] == [None] * len(crossing)
+    for giver, to, id in crossing:
+        assert not giver.client.vm.exists(id)
+        assert (two if to == "two" else one).sensible(id) == "halted"
 
 
 @pytest.mark.parametrize("then", ["handed on", "handed on and back"])
