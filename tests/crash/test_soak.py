@@ -106,7 +106,7 @@ def test_the_page_says_how_long_it_was_and_what_leaks():
     page = markdown("3 minutes, seed 1", history, samples(files=1), [], 4)
     assert "The last run: 3 minutes, seed 1" in page
     assert "| files | 11 | 19 | 0.01000 ± 0.00000 | 3600 | LEAKS |" in page
-    assert "start 1/2" in page
+    assert "start 1 of 2" in page
     assert "LEAKS" not in text(history, samples(), [], 4)
 
 
