@@ -29,6 +29,7 @@ from journal.documents import Kind
 from journal.intents import VmJournal
 from journal.store import Store
 from journal.tasklog import TaskLog
+from xenopsd import collector
 from xenopsd import config as configuration
 from xenopsd import log as logging
 from xenopsd.ballooning import Ballooning
@@ -245,6 +246,7 @@ class Daemon:
     async def run(self) -> None:
         """Serve until told to stop."""
         self.recovery.load()
+        collector.spare()
         raise_descriptor_limit()
         self._server = Server(self._service)
         for listener in self._listeners:
