@@ -453,11 +453,13 @@ def from_object(error: ErrorObject) -> XenopsError:
         known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
         try:
             found: XenopsError = cls(**{n: v for n, v in facts.items() if n in known})
-        except TypeError:
+            # Who catches it will want its text: facts that give none are not this error's.
+            found.sentence()
+        except (TypeError, ValueError, AttributeError, LookupError):
             return UnknownError(object=error)
         # What a newer daemon, or the executor, added to the facts stays readable.
         for name, value in facts.items():
-            if name not in known:
+            if not hasattr(found, name):
                 found.__dict__[name] = value
         return found
     return UnknownError(object=error)

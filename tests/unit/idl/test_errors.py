@@ -158,3 +158,17 @@ def test_errors_are_told_apart_by_identity():
     assert len({made(BadPowerState), made(BadPowerState)}) == 2
     assert issubclass(XenopsError, Exception)
     assert errors.BY_NAME
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"error": "DeadlineExceeded", "what": "it", "seconds": "long"},
+        {"error": "BadPowerState", "id": "a", "actual": "halted", "expected": 7},
+        {"error": "DoesNotExist", "kind": "VM", "id": "a", "sentence": "none"},
+    ],
+)
+def test_whatever_the_facts_are_an_error_has_a_text(data):
+    error = from_object(ErrorObject(code=1, message="said", data=data))
+    assert str(error)
+    assert error.error_object().message == str(error)
