@@ -10,10 +10,10 @@ Nobody is woken twice for the same thing: after every change of the queues, `_ro
 threads on their way to the number of keys that can be leased. It is the one place that wakes
 workers, and every locked section that may make a key ready ends with it.
 
-The pool knows nothing of VMs, tasks or backends, and never calls out while it holds the lock
-(`match` of `withdraw` excepted).
+The pool knows nothing of VMs, tasks or backends, and under the lock calls out to `match` alone.
 """
 
+import os
 import threading
 import time
 from collections.abc import Callable, Hashable
@@ -329,6 +329,9 @@ class WorkerPool(Generic[T]):
         with self._lock:
             holder = self._take(crew, name)
         while holder is not None:
+            # Else, where CPUs are scarce, it takes the interpreter's lock back before any thread
+            # that waits for it has a CPU: the event loop would wait 5 ms, and several times.
+            os.sched_yield()
             holder = self._turn(holder, self._outcome(holder.lease))
 
     def _outcome(self, lease: Lease[T]) -> Outcome | BaseException:

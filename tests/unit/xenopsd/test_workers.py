@@ -1,5 +1,6 @@
 """The pool with a clock that the tests move, and steps that the tests hold and let go."""
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from queue import SimpleQueue
@@ -147,6 +148,19 @@ def test_item_is_stepped_until_it_ends(rig_of, size):
     rig.pool.push("vm1", script)
     assert [script.wait().generation for _ in range(3)] == [1, 2, 3]
     assert eventually(lambda: rig.pool.depth("vm1") == 0)
+
+
+def test_cpu_is_given_up_before_each_step(rig_of, monkeypatch):
+    seen: SimpleQueue[str] = SimpleQueue()
+    monkeypatch.setattr(os, "sched_yield", lambda: seen.put("way"))
+    outcomes = iter((Again(), Again(), Ended()))
+
+    def step(_lease: Lease[Any]) -> Outcome:
+        seen.put("step")
+        return next(outcomes)
+
+    rig_of(1).pool.push("vm1", step)
+    assert [seen.get(timeout=SOON) for _ in range(6)] == ["way", "step"] * 3
 
 
 def test_pool_of_one_serves_everybody(rig_of):
