@@ -149,8 +149,9 @@ class Claims:
             except OSError as error:
                 raise _failed(path, error) from error
 
-    def settle(self, vm: VmId, to: Holder) -> bool:
-        """Whether an offer was taken; if not, it stands no more. Raises StorageError."""
+    def settle(self, vm: VmId, to: Holder, *, told: bool = False) -> bool:
+        """Whether an offer was taken; if not, it stands no more. Who was `told` so knows it, even
+        where the VM was removed there since. Raises StorageError."""
         path = self._owners / vm
         try:
             fd = self._locked(path)
@@ -161,9 +162,10 @@ class Claims:
         except OSError as error:
             raise _failed(path, error) from error
         try:
-            if not self._is_taken(path, to):
+            if not told and not self._is_taken(path, to):
                 return self._take_back(path, to)
-            self._pass_on(path, to)
+            if to.has_recorded(vm):
+                self._pass_on(path, to)
             return True
         except OSError as error:
             raise _failed(path, error) from error

@@ -22,7 +22,6 @@ from idl.errors import (
     HypervisorError,
     InvalidParameter,
     MetadataCorrupt,
-    MigrationFailed,
     OwnedByAnother,
     StorageError,
     Unimplemented,
@@ -299,15 +298,14 @@ class Operations:
             self.claims.settle(vm, to)
             return
         self.claims.offer(vm, to)
-        failure: XenopsError | None = None
         try:
             self.neighbours.entrust(op.instance, meta)
-        except XenopsError as error:
+        except XenopsError:
             # It may have it all the same, its answer lost.
-            failure = error
-        if not self.claims.settle(vm, to):
-            reason = f"{op.instance} has not recorded VM {vm}"
-            raise failure or MigrationFailed(phase="hand over", reason=reason)
+            if not self.claims.settle(vm, to):
+                raise
+        else:
+            self.claims.settle(vm, to, told=True)
 
     def _forget(self, entry: Entry) -> Plan | None:
         if entry.meta is not None and not entry.damaged:

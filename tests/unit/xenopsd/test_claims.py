@@ -183,6 +183,16 @@ def test_what_was_taken_and_handed_on_was_taken(pair, tmp_path):
     assert owners(tmp_path) == {"a": "three"}
 
 
+def test_what_was_taken_and_removed_there_does_not_come_back(pair, tmp_path):
+    one, two = pair
+    with two.taking("a", offered=True):
+        record(tmp_path, "two", "a")
+    (tmp_path / "two" / "vm" / "a" / "config.json").unlink()
+    two.give("a")
+    assert one.settle("a", two.me, told=True)
+    assert owners(tmp_path) == {}
+
+
 def test_a_record_without_room_for_its_claim_counts(pair, tmp_path, monkeypatch):
     one, two = pair
     replaced = Path.replace
