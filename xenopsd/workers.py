@@ -3,8 +3,9 @@
 A worker leases a key, takes one step of its head without holding the lock, gives the key back and
 takes the next in one locked section. Lane threads do the same for urgent keys alone, so that a
 hard shutdown is served while every worker hangs. The supervisor sleeps until the nearest deadline:
-it wakes parked keys, has an overdue call broken from a kill thread, and after a grace writes the
-worker off: its key stays blocked until the owner says otherwise, and a new worker takes its place.
+it wakes parked keys, puts a new worker in the place of one whose call is overdue, has that call
+broken from a kill thread, and after a grace writes its worker off: its key stays blocked until the
+owner says otherwise. A worker that comes back before that makes one too many, and one leaves.
 
 Nobody is woken twice for the same thing: after every change of the queues, `_rouse` tops up the
 threads on their way to the number of keys that can be leased. It is the one place that wakes
@@ -17,14 +18,15 @@ import os
 import threading
 import time
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from itertools import chain, count
+from itertools import chain
 from math import inf
 from typing import Generic, TypeVar
 
 import structlog
 
+from xenopsd.crew import Crew, Holder
 from xenopsd.errands import Errands, start, tell
 from xenopsd.pulse import Pulse
 from xenopsd.queues import Ended, Lease, Outcome, Parked, Queues, Snapshot
@@ -44,43 +46,6 @@ class Running(Generic[T]):
     since: float
     deadline: float | None
     written_off: bool
-
-
-@dataclass(slots=True, eq=False)
-class _Crew:
-    """Threads of one kind. Those that wait for the bell are `sleeping` until it rings for them."""
-
-    name: str
-    bell: threading.Condition
-    size: int
-    urgent_only: bool
-    hired: int = 0  # threads at work or idle; never those written off
-    sleeping: int = 0
-    waking: int = 0  # rung for, and not yet back under the lock
-    numbers: "count[int]" = field(default_factory=lambda: count(1))
-
-    @property
-    def idle(self) -> int:
-        return self.sleeping + self.waking
-
-
-@dataclass(slots=True, eq=False)
-class _Holder(Generic[T]):
-    """One step in progress: who takes it, and until when its present call may take."""
-
-    lease: Lease[T]
-    crew: _Crew
-    thread: str
-    deadline: float | None = None
-    overdue_since: float | None = None
-    written_off: bool = False
-    reported: threading.Event | None = None  # set once on_written_off has been told
-
-    def due(self, grace: float) -> float:
-        """When the supervisor has to look at this one next."""
-        if self.deadline is None or self.written_off:
-            return inf
-        return self.deadline if self.overdue_since is None else self.overdue_since + grace
 
 
 class WorkerPool(Generic[T]):
@@ -128,7 +93,7 @@ class WorkerPool(Generic[T]):
         self.pulse = Pulse("supervisor")
         self._stopping = False
         self._closed = False
-        self._running: dict[int, _Holder[T]] = {}  # by generation
+        self._running: dict[int, Holder[T]] = {}  # by generation
         self._workers = self._crew("worker", 0, urgent_only=False)
         self._lane = self._crew("lane", lane, urgent_only=True)
         self._kills = Errands("kill", kills)
@@ -270,7 +235,8 @@ class WorkerPool(Generic[T]):
     def busy(self) -> int:
         """Workers that are taking a step, those written off not counted."""
         with self._lock:
-            return self._workers.hired - self._workers.idle
+            ours = (h for h in self._running.values() if h.crew is self._workers)
+            return sum(not holder.written_off for holder in ours)
 
     @property
     def idle(self) -> int:
@@ -306,10 +272,10 @@ class WorkerPool(Generic[T]):
 
     # -- the threads of a crew ---------------------------------------------------------------
 
-    def _crew(self, name: str, size: int, *, urgent_only: bool) -> _Crew:
-        return _Crew(name, threading.Condition(self._lock), size, urgent_only)
+    def _crew(self, name: str, size: int, *, urgent_only: bool) -> Crew:
+        return Crew(name, threading.Condition(self._lock), size, urgent_only)
 
-    def _hire(self, crew: _Crew) -> None:
+    def _hire(self, crew: Crew) -> None:
         """Start what is missing of the crew."""
         while True:
             with self._lock:
@@ -325,7 +291,7 @@ class WorkerPool(Generic[T]):
                     crew.hired -= 1
                 return
 
-    def _serve(self, crew: _Crew, name: str) -> None:
+    def _serve(self, crew: Crew, name: str) -> None:
         with self._lock:
             holder = self._take(crew, name)
         while holder is not None:
@@ -342,7 +308,7 @@ class WorkerPool(Generic[T]):
             log.exception("step_crashed", key=lease.key)
             return exc
 
-    def _turn(self, holder: _Holder[T], outcome: Outcome | BaseException) -> _Holder[T] | None:
+    def _turn(self, holder: Holder[T], outcome: Outcome | BaseException) -> Holder[T] | None:
         """Give back what was held and take the next, in one locked section."""
         lease = holder.lease
         if isinstance(outcome, BaseException):
@@ -353,13 +319,14 @@ class WorkerPool(Generic[T]):
             if self._stopping and not self._running:
                 self._quiet.notify_all()
             if self._queues.release(lease, outcome, self._clock()):
+                holder.back()
                 if isinstance(outcome, Parked) and outcome.deadline is not None:
                     self._set_alarm(outcome.deadline)
                 return self._take(holder.crew, holder.thread)
         self._returned(holder)
         return None
 
-    def _crashed(self, holder: _Holder[T], exc: BaseException) -> None:
+    def _crashed(self, holder: Holder[T], exc: BaseException) -> None:
         with self._lock:
             holder.deadline = None  # its call is over: the callback is not to be written off
             void = holder.written_off
@@ -367,19 +334,19 @@ class WorkerPool(Generic[T]):
         if not void:
             tell(self._on_crashed, holder.lease, exc)
 
-    def _returned(self, holder: _Holder[T]) -> None:
+    def _returned(self, holder: Holder[T]) -> None:
         if holder.reported is not None:
             holder.reported.wait()  # the owner hears of the loss before it hears of the return
         log.warning("written_off_step_returned", key=holder.lease.key, thread=holder.thread)
         tell(self._on_returned, holder.lease)
 
-    def _take(self, crew: _Crew, name: str) -> _Holder[T] | None:
+    def _take(self, crew: Crew, name: str) -> Holder[T] | None:
         """Wait for a lease (locked); None when this thread is to leave."""
         while crew.hired <= crew.size:
             lease = self._queues.lease(self._clock(), urgent_only=crew.urgent_only)
             self._rouse()
             if lease is not None:
-                holder = _Holder(lease, crew, name)
+                holder = Holder(lease, crew, name)
                 self._running[lease.generation] = holder
                 return holder
             crew.sleeping += 1
@@ -405,7 +372,7 @@ class WorkerPool(Generic[T]):
                     self._ring(crew, min(wanted, crew.sleeping))
 
     @staticmethod
-    def _ring(crew: _Crew, sleepers: int) -> None:
+    def _ring(crew: Crew, sleepers: int) -> None:
         crew.sleeping -= sleepers
         crew.waking += sleepers
         crew.bell.notify(sleepers)
@@ -436,7 +403,7 @@ class WorkerPool(Generic[T]):
             self._hire(self._workers)
             self._hire(self._lane)
 
-    def _survey(self, now: float) -> tuple[list[_Holder[T]], list[_Holder[T]]]:
+    def _survey(self, now: float) -> tuple[list[Holder[T]], list[Holder[T]]]:
         """Wake what was parked until now; the calls newly overdue, and those given up (locked)."""
         if self._queues.expire(now):
             self._rouse()
@@ -445,15 +412,15 @@ class WorkerPool(Generic[T]):
         lost = [h for h in due if h.overdue_since is not None]
         for holder in overdue:
             holder.overdue_since = now
+            holder.replace()
         for holder in lost:
             self._write_off(holder)
         return overdue, lost
 
-    def _write_off(self, holder: _Holder[T]) -> None:
+    def _write_off(self, holder: Holder[T]) -> None:
         self._queues.revoke(holder.lease)
         holder.written_off = True
         holder.reported = threading.Event()
-        holder.crew.hired -= 1
 
     def _sleep(self, now: float) -> None:
         running = (holder.due(self._grace) for holder in self._running.values())
@@ -462,7 +429,7 @@ class WorkerPool(Generic[T]):
         asleep = self._alarm - now
         self._due.wait(None if asleep == inf else min(asleep, threading.TIMEOUT_MAX))
 
-    def _break_call(self, holder: _Holder[T], overdue_since: float) -> None:
+    def _break_call(self, holder: Holder[T], overdue_since: float) -> None:
         with self._lock:
             # While this waited for a kill thread the step may have returned or gone on.
             over = holder.lease.generation not in self._running
@@ -471,14 +438,14 @@ class WorkerPool(Generic[T]):
         log.warning("call_overdue", **_facts(holder))
         tell(self._on_overdue, holder.lease)
 
-    def _report_loss(self, holder: _Holder[T]) -> None:
+    def _report_loss(self, holder: Holder[T]) -> None:
         log.error("worker_written_off", **_facts(holder))
         tell(self._on_written_off, holder.lease)
         if holder.reported is not None:
             holder.reported.set()
 
 
-def _running(holder: _Holder[T]) -> Running[T]:
+def _running(holder: Holder[T]) -> Running[T]:
     lease = holder.lease
     return Running(
         key=lease.key,
@@ -490,7 +457,7 @@ def _running(holder: _Holder[T]) -> Running[T]:
     )
 
 
-def _facts(holder: _Holder[T]) -> dict[str, object]:
+def _facts(holder: Holder[T]) -> dict[str, object]:
     return {
         "key": holder.lease.key,
         "thread": holder.thread,

@@ -274,6 +274,31 @@ def test_step_without_a_declared_call_is_left_alone(rig_of):
     other.gate.set()
 
 
+def test_others_are_served_as_soon_as_a_call_is_overdue(rig_of):
+    rig = rig_of(1)
+    rig.hang("vm1")
+    rig.at(CALL)
+    (other,) = rig.hang("vm2")
+    assert other.thread.name == "worker-2"
+    assert rig.pool.written_off == 0
+    assert rig.event() == ("overdue", "vm1")
+
+
+def test_worker_that_comes_back_in_time_is_not_one_more(rig_of):
+    rig = rig_of(1)
+    (held,) = rig.hang("vm1")
+    rig.at(CALL)
+    (other,) = rig.hang("vm2")
+    held.gate.set()
+    assert held.gone()
+    assert (rig.pool.busy, rig.pool.idle) == (1, 0)
+    after = Script(Ended())
+    rig.pool.push("vm1", after)
+    other.gate.set()
+    after.wait()
+    assert eventually(lambda: (rig.pool.busy, rig.pool.idle) == (0, 1))
+
+
 def test_stuck_worker_is_written_off_and_replaced(rig_of):
     rig = rig_of(1)
     (held,) = rig.hang("vm1")
@@ -372,7 +397,7 @@ def test_stuck_lane_is_replaced_too(rig_of):
     rig.at(CALL)
     assert sorted([rig.event(), rig.event()]) == [("overdue", "vm1"), ("overdue", "vm2")]
     worker.gate.set()
-    assert eventually(lambda: rig.pool.idle == 1)
+    assert eventually(lambda: rig.pool.busy == 0)
     rig.at(CALL + GRACE)
     assert rig.event() == ("written_off", "vm2")
     rig.hang("vm3")
