@@ -33,6 +33,11 @@ def move(source: Path, target: Path, *, timeout: float) -> None:
     _finish(source, target)
 
 
+def waits(source: Path) -> bool:
+    """Whether there is something to be moved, or a move to be finished."""
+    return source.exists() or _gone(source).exists()
+
+
 def _finish(source: Path, target: Path) -> None:
     """The end of a move whose copy counts; nothing where there is none."""
     gone, partial = _gone(source), _partial(target)

@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 from msgspec.structs import replace
 
+from backends import parcel
 from backends.interface import Domain
 from idl import calls
 from idl.errors import (
@@ -118,10 +119,10 @@ class Operations:
 
     def _unpacked(self, entry: Entry, plan: Plan | None) -> Plan | None:
         """Where the VM's layers have not left the parcel that they came in: that first."""
-        parcel = self.places.incoming / entry.id
-        if entry.domain is not None or not parcel.exists():
+        path = self.places.incoming / entry.id
+        if entry.domain is not None or not parcel.waits(path):
             return plan
-        return handover.unpacked(plan or Plan(), str(parcel))
+        return handover.unpacked(plan or Plan(), str(path))
 
     def _operate(self, request: Any, entry: Entry) -> Plan:
         if isinstance(request, calls.VmAdopt):

@@ -88,11 +88,13 @@ def test_cut_anywhere_it_is_carried_on(places, monkeypatch, step, times):
     try:
         parcel.move(source, target, timeout=60)
     except KeyboardInterrupt:
+        assert parcel.waits(source) or not names(source.parent), "else it would be forgotten"
         whole = [p for p in (source, source.with_name(".vm.gone")) if p.exists()]
         assert whole or names(target), "nothing of it is lost"
     monkeypatch.setattr(parcel, step, done)
     parcel.move(source, target, timeout=60)
     holds(source, target)
+    assert not parcel.waits(source)
 
 
 @pytest.mark.parametrize("step", ["_copy", "_sync", "_remove"])
