@@ -11,7 +11,6 @@ from collections.abc import Callable
 from functools import partial
 
 import structlog
-from structlog.contextvars import bound_contextvars
 
 from backends.interface import Waiting
 from idl.errors import (
@@ -35,6 +34,7 @@ from xenopsd.inventory import Entry
 from xenopsd.jobs import Jobs
 from xenopsd.journalling import Journalling
 from xenopsd.killlane import KillLane
+from xenopsd.log import about
 from xenopsd.microop import JOBS, MicroOp
 from xenopsd.observation import Observation
 from xenopsd.plan.plan import Plan, rest, undo
@@ -76,7 +76,7 @@ class Executor:
             return Parked(None)  # until the backend has been observed
         if execution.abandoned and not self._returned(execution):
             return Parked(None)
-        with bound_contextvars(**execution.facts):
+        with about(execution.facts):
             if execution.run is None:
                 return self._begin(execution, lease)
             return self._carry(execution, execution.run, lease)

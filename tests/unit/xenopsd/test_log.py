@@ -34,7 +34,6 @@ def _restored() -> Iterator[None]:
     handlers, level = logging.root.handlers[:], logging.root.level
     yield
     structlog.reset_defaults()
-    structlog.contextvars.clear_contextvars()
     logging.root.handlers[:] = handlers
     logging.root.setLevel(level)
 
@@ -42,7 +41,7 @@ def _restored() -> Iterator[None]:
 def test_a_line_is_json_with_its_facts_and_its_context():
     stream = Stream()
     log.setup("info", stream)
-    with structlog.contextvars.bound_contextvars(task="t", vm="a"):
+    with log.about({"task": "t", "vm": "a"}):
         structlog.get_logger().info("micro_op_done", seconds=0.5, path=pytest)
     (line,) = stream.lines()
     assert isinstance(line.pop("time"), str)
@@ -54,6 +53,18 @@ def test_a_line_is_json_with_its_facts_and_its_context():
         "seconds": 0.5,
         "path": repr(pytest),
     }
+
+
+def test_facts_are_of_their_context_alone():
+    stream = Stream()
+    log.setup("info", stream)
+    with log.about({"vm": "a", "task": "t"}):
+        with log.about({"vm": "b"}):
+            structlog.get_logger().info("inner", task="u")
+        structlog.get_logger().info("outer")
+    structlog.get_logger().info("outside")
+    found = [(line["event"], line.get("vm"), line.get("task")) for line in stream.lines()]
+    assert found == [("inner", "b", "u"), ("outer", "a", "t"), ("outside", None, None)]
 
 
 def test_lower_levels_are_not_logged_until_the_level_is_changed():
