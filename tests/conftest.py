@@ -2,6 +2,7 @@
 
 import signal
 
-# A shell that starts something in the background has it ignore SIGINT, and so would every
-# process below; the tests of Ctrl-C are about a terminal's.
+# A shell that starts something in the background has it ignore SIGINT, nohup SIGHUP, and so would
+# every process below; the tests of Ctrl-C and of a closed terminal are about a terminal's.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)

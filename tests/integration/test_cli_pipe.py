@@ -9,6 +9,8 @@ import subprocess
 import sys
 import tarfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -344,10 +346,7 @@ def test_metrics_and_foreign_domains_are_listed(lab, xenops):
 
 def test_events_go_on_over_a_crash_and_end_with_a_token(start):
     lab = start()
-    command = [str(XENOPS), "events", "--all"]
-    env = {**os.environ, "XENOPS_SOCKET": str(lab.daemon.socket)}
-    with subprocess.Popen(command, env=env, stdout=-1, stderr=-1, text=True) as events:
-        assert events.stdout is not None
+    with following(lab) as events:
         first = lab.vm()
         until(events, first)
         lab.restart()
@@ -361,14 +360,24 @@ def test_events_go_on_over_a_crash_and_end_with_a_token(start):
 
 @pytest.mark.parametrize("ending", [signal.SIGHUP, signal.SIGTERM], ids=lambda one: one.name)
 def test_events_end_with_a_token_when_the_terminal_is_gone(lab, ending: signal.Signals):
-    command = [str(XENOPS), "events", "--all"]
-    env = {**os.environ, "XENOPS_SOCKET": str(lab.daemon.socket)}
-    with subprocess.Popen(command, env=env, stdout=-1, stderr=-1, text=True) as events:
+    with following(lab) as events:
         until(events, lab.vm())
         until(events, lab.vm())
         events.send_signal(ending)
         _rest, said = events.communicate(timeout=DEADLINE)
     assert (events.returncode, "go on with: xenops events --since" in said) == (0, True)
+
+
+@contextmanager
+def following(lab) -> "Iterator[subprocess.Popen[str]]":
+    """`xenops events --all`; it does not outlive the test."""
+    command = [str(XENOPS), "events", "--all"]
+    env = {**os.environ, "XENOPS_SOCKET": str(lab.daemon.socket)}
+    with subprocess.Popen(command, env=env, stdout=-1, stderr=-1, text=True) as events:
+        try:
+            yield events
+        finally:
+            events.kill()
 
 
 def until(process: "subprocess.Popen[str]", wanted: str) -> None:
