@@ -27,7 +27,7 @@ LEVELS = {
 #: Without locals: they may hold what a VM's owner wrote into its configuration.
 _FRAMES = structlog.tracebacks.ExceptionDictTransformer(show_locals=False, max_frames=20)
 
-#: One variable for all facts: structlog's own, one a key, cost a micro-op eight times as much.
+#: One variable for all facts: structlog's own, one a key, cost a micro-op four times as much.
 _facts: ContextVar[Mapping[str, Any] | None] = ContextVar("facts", default=None)
 
 _encoder = msgspec.json.Encoder(enc_hook=repr)

@@ -9,7 +9,7 @@ import pytest
 from idl.errors import Cancelled, DoesNotExist, TaskIsRunning
 from idl.task import Completed, Failed, Pending, Subtask, Task
 from xenopsd.bridge import Bridge
-from xenopsd.tasks import TaskEntry, Tasks
+from xenopsd.tasks import EndedTask, TaskEntry, Tasks
 
 LIMIT = 10.0
 
@@ -44,6 +44,20 @@ def shown(tasks, id="t"):
 
 def end(tasks, task, **outcome):
     tasks.end(task, tasks.final(task, now=task.created + 2.5, **{"error": None, **outcome}))
+
+
+@pytest.mark.parametrize("call", [b"", b'["VM.start",{"id":"vm1"}]'], ids=["unknown", "known"])
+def test_an_ended_task_is_kept_as_it_was_and_small(call):
+    whole = entry()
+    whole.debug_info = "two\nlines"
+    whole.subtasks = [
+        Subtask(name=f"vif_plug_{n}", object=f"vm1/nic{n}", state="completed", duration=0.1 / 7)
+        for n in range(6)
+    ]
+    task = msgspec.json.encode(whole.task(Completed(duration=0.1, result=None)))
+    ended = EndedTask.of(task, call)
+    assert (ended.task, ended.call) == (task, call)
+    assert len(ended.packed) < len(task) / 2
 
 
 def test_an_accepted_task_is_pending_and_can_be_cancelled(tasks):
