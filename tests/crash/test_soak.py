@@ -1,9 +1,11 @@
 """Seconds of the soak (`make soak` runs for minutes), and that it notices what it should."""
 
 import math
+import signal
 from pathlib import Path
 
 import pytest
+from rigs.daemon import DEADLINE
 from soak.crowd import History
 from soak.followers import Poller, differences
 from soak.report import markdown, text
@@ -52,6 +54,21 @@ def test_what_should_not_be_there_is_noticed(place: Path):
         soak.daemon.remove()
     assert [vm for vm, _what in found] == [VMS[0]]
     assert str(left) in found[0][1]
+
+
+def test_a_daemon_that_ends_by_itself_is_noticed(place: Path):
+    directory = place / "ended"
+    directory.mkdir()
+    soak = Soak(directory, SEED, 0)
+    soak.daemon.start()
+    try:
+        soak.chaos.harass()
+        soak.daemon.process.send_signal(signal.SIGSEGV)
+        soak.daemon.process.wait(DEADLINE)
+        with pytest.raises(AssertionError, match="ended by itself with -11"):
+            soak.chaos.strike()
+    finally:
+        soak.daemon.remove()
 
 
 def test_a_follower_that_was_not_told_is_noticed():

@@ -1,5 +1,6 @@
 """What goes wrong: faults of the simulator, guests with a will of their own, and dying daemons."""
 
+import signal
 import subprocess
 from collections.abc import Callable
 from contextlib import suppress
@@ -123,7 +124,14 @@ class Chaos:
                         client.debug.trigger(what, [vm, "false"])
             client.host.set_worker_pool_size(WORKERS)
 
+    def living(self) -> None:
+        """AssertionError where it has ended, and nobody had it end."""
+        assert self.daemon.process is not None
+        status = self.daemon.process.poll()
+        assert status is None, f"it ended by itself with {status}; its log is {self.daemon.log}"
+
     def _one_of(self, strokes: dict[Callable[[], None], int]) -> None:
+        self.living()
         self.dice.choices(list(strokes), list(strokes.values()))[0]()
 
     def trigger(self, what: str, *args: str) -> None:
@@ -139,5 +147,6 @@ class Chaos:
         """Wait for a death that is armed; where nothing strikes, strike."""
         assert self.daemon.process is not None
         with suppress(subprocess.TimeoutExpired):
-            self.daemon.process.wait(PATIENCE)
+            status = self.daemon.process.wait(PATIENCE)
+            assert status == -signal.SIGKILL, f"it was to be killed, and ended with {status}"
         self.daemon.kill()

@@ -107,6 +107,7 @@ class Soak:
     def _wild(self, seconds: float) -> None:
         for length in parts(seconds, 1):
             self._crowded(length, self.chaos.strike)
+            self.chaos.living()
             self.chaos.kill()
             self._quiet()
             self._verify()
