@@ -1,0 +1,1 @@
+"""Containers through liblxc, which never runs in the daemon's process."""

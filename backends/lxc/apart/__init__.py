@@ -1,0 +1,4 @@
+"""What must not happen in the daemon: entering namespaces, mounting, liblxc.
+
+Run by `python -I -S`: the standard library alone.
+"""

@@ -1,0 +1,153 @@
+"""The console of a container: a pseudo-terminal, and a process that serves it on a socket.
+
+Whoever connects gets the last output, then what comes; what anybody sends is typed. The
+process lasts as long as the container, whoever of daemon and keeper has died.
+"""
+
+import os
+import pty
+import select
+import socket
+from contextlib import suppress
+
+from backends.lxc.apart import locks
+
+#: Bytes of output that somebody who connects still gets.
+KEPT = 1 << 16
+
+#: Bytes that may wait for one who does not read; then they are cut off.
+WAITING = 1 << 20
+
+LOCK = "console"
+
+
+def serve(path: str, owner: int, *, keeper: int) -> int:
+    """Have a child serve a new terminal at the socket `path`, in the working directory.
+
+    The terminal belongs to `owner`; its other side, open, is returned."""
+    master, terminal = pty.openpty()
+    os.fchown(terminal, owner, -1)
+    os.fchmod(terminal, 0o620)
+    with suppress(FileNotFoundError):
+        os.unlink(path)
+    with suppress(FileNotFoundError):
+        os.unlink("tty")
+    os.symlink(os.ttyname(terminal), "tty")
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    os.chmod(path, 0o600)
+    listener.listen(16)
+    if os.fork() == 0:
+        try:
+            _close_others({master, terminal, listener.fileno()})
+            lock = locks.take(LOCK)
+            if lock is not None:
+                locks.sign(lock)
+                _Server(master, terminal, listener, os.pidfd_open(keeper)).run()
+        finally:
+            os._exit(0)
+    os.close(master)
+    listener.close()
+    return terminal
+
+
+def _close_others(kept: set[int]) -> None:
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) not in kept:
+            with suppress(OSError):
+                os.close(int(name))
+    for fd in (0, 1, 2):
+        if fd not in kept:
+            os.open(os.devnull, os.O_RDWR)
+
+
+class _Server:
+    """One terminal and who looks at it."""
+
+    def __init__(self, master: int, terminal: int, listener: socket.socket, keeper: int) -> None:
+        self._master = master
+        #: Kept open while the keeper lives: no hang-up between two programs.
+        self._terminal: int | None = terminal
+        self._listener = listener
+        self._keeper = keeper
+        self._clients: dict[int, socket.socket] = {}
+        self._unsent: dict[int, bytes] = {}
+        self._last = b""
+        self._poll = select.poll()
+        for fd in (master, listener.fileno(), keeper):
+            self._poll.register(fd, select.POLLIN)
+        os.set_blocking(master, False)
+
+    def run(self) -> None:
+        """Until the container is gone."""
+        while True:
+            for fd, events in self._poll.poll():
+                if fd == self._master:
+                    if not self._heard():
+                        return
+                elif fd == self._listener.fileno():
+                    self._greet()
+                elif fd == self._keeper:
+                    self._poll.unregister(self._keeper)
+                    self._let_go()
+                elif events & select.POLLOUT:
+                    self._send(fd, b"")
+                else:
+                    self._typed(fd)
+
+    def _let_go(self) -> None:
+        if self._terminal is not None:
+            os.close(self._terminal)
+            self._terminal = None
+
+    def _heard(self) -> bool:
+        try:
+            said = os.read(self._master, 65536)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False  # nobody has the terminal open any more
+        self._last = (self._last + said)[-KEPT:]
+        for fd in list(self._clients):
+            self._send(fd, said)
+        return bool(said)
+
+    def _greet(self) -> None:
+        client, _ = self._listener.accept()
+        client.settimeout(0)
+        fd = client.fileno()
+        self._clients[fd], self._unsent[fd] = client, b""
+        self._poll.register(fd, select.POLLIN)
+        self._send(fd, self._last)
+
+    def _send(self, fd: int, said: bytes) -> None:
+        left = self._unsent[fd] + said
+        try:
+            left = left[self._clients[fd].send(left) :] if left else left
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._forget(fd)
+            return
+        if len(left) > WAITING:
+            self._forget(fd)
+            return
+        self._unsent[fd] = left
+        self._poll.modify(fd, select.POLLIN | (select.POLLOUT if left else 0))
+
+    def _typed(self, fd: int) -> None:
+        try:
+            typed = self._clients[fd].recv(4096)
+        except OSError:
+            typed = b""
+        if not typed:
+            self._forget(fd)
+            return
+        # A terminal that nobody reads takes 4 KiB; what is typed beyond that is lost, as at any.
+        with suppress(BlockingIOError):
+            os.write(self._master, typed)
+
+    def _forget(self, fd: int) -> None:
+        self._poll.unregister(fd)
+        self._clients.pop(fd).close()
+        del self._unsent[fd]

@@ -1,0 +1,174 @@
+"""The keeper of a container: liblxc's monitor, in a process that outlives the daemon.
+
+It starts the container, waits for its end, and writes what init's end was to `status`. liblxc
+would restart a container that reboots by itself and tell nobody: a post-stop hook that fails
+keeps it from that. A container whose keeper was killed runs on; how it ends is then unknown.
+"""
+
+import contextlib
+import ctypes
+import json
+import os
+import select
+import signal
+from pathlib import Path
+from typing import Any
+
+from backends.lxc.apart import console, locks
+
+#: What the hook before init's first instruction makes: init's pid, and word of it.
+INIT = "init"
+STARTED = "started"
+KEEPER = "keeper"
+STATUS = "status"
+
+_Pointer = ctypes.c_void_p
+
+
+class _Container(ctypes.Structure):
+    """The beginning of `struct lxc_container` of liblxc's stable interface."""
+
+
+_Container._fields_ = (
+    ("name", ctypes.c_char_p),
+    ("configfile", ctypes.c_char_p),
+    ("pidfile", ctypes.c_char_p),
+    ("slock", _Pointer),
+    ("privlock", _Pointer),
+    ("numthreads", ctypes.c_int),
+    ("lxc_conf", _Pointer),
+    ("error_string", ctypes.c_char_p),
+    #: With `start` in the foreground: init's raw wait status.
+    ("error_num", ctypes.c_int),
+    ("daemonize", ctypes.c_bool),
+    ("config_path", ctypes.c_char_p),
+    ("is_defined", _Pointer),
+    ("state", _Pointer),
+    ("is_running", _Pointer),
+    ("freeze", _Pointer),
+    ("unfreeze", _Pointer),
+    ("init_pid", _Pointer),
+    ("load_config", ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.POINTER(_Container), ctypes.c_char_p)),
+    (
+        "start",
+        ctypes.CFUNCTYPE(
+            ctypes.c_bool,
+            ctypes.POINTER(_Container),
+            ctypes.c_int,
+            ctypes.POINTER(ctypes.c_char_p),
+        ),
+    ),
+)
+
+
+def library() -> ctypes.CDLL:
+    """Liblxc. Raises OSError without it."""
+    found = ctypes.CDLL("liblxc.so.1")
+    found.lxc_container_new.restype = ctypes.POINTER(_Container)
+    return found
+
+
+#: Loaded by the server once, so that no keeper has to.
+with contextlib.suppress(OSError):
+    _library = library()
+
+
+def keep(
+    *,
+    directory: str,
+    name: str,
+    init: list[str] | None,
+    first_id: int,
+    seconds: float,
+    let_go: list[int],
+) -> dict[str, Any]:
+    """Start the container whose configuration is `DIRECTORY/config`, and leave a keeper with
+    it; one that has started stays. Answers `{"init": pid}`; `let_go` are descriptors that the
+    keeper must not hold. Raises OSError, TimeoutError after `seconds`."""
+    os.chdir(directory)
+    lock = locks.take(KEEPER)
+    if lock is None:
+        return {"init": _await_other(seconds)}
+    if os.path.exists(STATUS):
+        raise OSError(None, "the container has ended")
+    for left in (INIT, STARTED):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(left)
+    os.mkfifo(STARTED, 0o600)
+    # For writing too: the hook never waits for a reader, whoever of us has died.
+    word = os.open(STARTED, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            for fd in let_go:
+                os.close(fd)
+            _keep(directory, name, init, first_id, lock)
+        finally:
+            os._exit(1)
+    os.close(lock)
+    return {"init": _await(pid, word, seconds)}
+
+
+def _await(pid: int, word: int, seconds: float) -> int:
+    keeper = os.pidfd_open(pid)
+    poll = select.poll()
+    poll.register(word, select.POLLIN)
+    poll.register(keeper, select.POLLIN)
+    ready = {fd for fd, _ in poll.poll(seconds * 1000)}
+    if word in ready:
+        return int(Path(INIT).read_text())
+    signal.pidfd_send_signal(keeper, signal.SIGKILL)
+    if not ready:
+        raise TimeoutError(f"the container has not started within {seconds:.0f} s")
+    raise OSError(None, f"the container has not started: {_last_words()}")
+
+
+def _await_other(seconds: float) -> int:
+    """The start that another keeper is at, begun before its daemon died."""
+    poll = select.poll()
+    for _ in range(int(seconds * 100) + 1):
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            return int(Path(INIT).read_text())
+        poll.poll(10)
+    raise TimeoutError(f"the container has not started within {seconds:.0f} s")
+
+
+def _last_words() -> str:
+    """The errors in liblxc's log, without their place in its source."""
+    try:
+        lines = Path("log").read_text(errors="replace").splitlines()
+    except OSError:
+        return "liblxc said nothing"
+    errors = [line.partition(" - ")[2].partition(" - ")[2] for line in lines if " ERROR " in line]
+    return "; ".join(errors[:3])[:500] or "liblxc said nothing"
+
+
+def _keep(directory: str, name: str, init: list[str] | None, first_id: int, lock: int) -> None:
+    os.setsid()
+    locks.sign(lock)
+    terminal = console.serve("console.sock", first_id, keeper=os.getpid())
+    for fd in (0, 1, 2):
+        os.dup2(terminal, fd)
+    os.close(terminal)
+    for caught in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(caught, signal.SIG_DFL)
+    status = _run(directory, name, init)
+    partial = f".{STATUS}"
+    Path(partial).write_text(json.dumps({"wait": status}))
+    os.rename(partial, STATUS)
+    os._exit(0)
+
+
+def _run(directory: str, name: str, init: list[str] | None) -> int:
+    """Until the container has ended: init's wait status."""
+    container = _library.lxc_container_new(name.encode(), directory.encode())
+    if not container:
+        raise OSError(None, "liblxc makes no container")
+    held = container.contents
+    if not held.load_config(container, f"{directory}/config".encode()):
+        raise OSError(None, "liblxc does not take the configuration")
+    arguments = None
+    if init is not None:
+        arguments = (ctypes.c_char_p * (len(init) + 1))(*(one.encode() for one in init), None)
+    held.start(container, 0, arguments)
+    return int(held.error_num)

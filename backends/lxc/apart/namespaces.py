@@ -1,0 +1,87 @@
+"""The namespaces that a container has before its first process: made by short-lived children,
+pinned by bind mounts, so that they last while nobody is in them."""
+
+import os
+import socket
+from collections.abc import Callable
+
+from backends.lxc.apart.syscalls import (
+    CLONE_NEWNET,
+    CLONE_NEWUSER,
+    MNT_DETACH,
+    MS_BIND,
+    mount,
+    setns,
+    umount,
+    unshare,
+)
+
+#: Ids that a container has.
+IDS = 65536
+
+
+def hold(*, directory: str, first_id: int | None) -> None:
+    """Pin `DIRECTORY/user`, mapping 0…65535 to `first_id` and on, and in it `DIRECTORY/net`;
+    without `first_id` only `net`, in the host's user namespace. What is there already stays."""
+    os.makedirs(directory, mode=0o700, exist_ok=True)
+    user, net = f"{directory}/user", f"{directory}/net"
+    if first_id is not None and not pinned(user, "user"):
+        # A network namespace of another user namespace is of no use.
+        unpin(net)
+        _pin(user, "user", lambda: unshare(CLONE_NEWUSER), lambda pid: _map(pid, first_id))
+    if not pinned(net, "net"):
+        _pin(net, "net", lambda: _enter(user if first_id is not None else None), lambda _: None)
+
+
+def pinned(path: str, kind: str) -> bool:
+    """Whether a namespace is pinned there."""
+    try:
+        return os.stat(path).st_dev == os.stat(f"/proc/self/ns/{kind}").st_dev
+    except FileNotFoundError:
+        return False
+
+
+def unpin(path: str) -> None:
+    """Let a pinned namespace go; nothing where there is none."""
+    while pinned(path, "net"):
+        umount(path, MNT_DETACH)
+
+
+def _enter(user: str | None) -> None:
+    if user is not None:
+        fd = os.open(user, os.O_RDONLY | os.O_CLOEXEC)
+        setns(fd, CLONE_NEWUSER)
+    unshare(CLONE_NEWNET)
+
+
+def _map(pid: int, first_id: int) -> None:
+    for name in ("uid_map", "gid_map"):
+        with open(f"/proc/{pid}/{name}", "w", encoding="ascii") as file:
+            file.write(f"0 {first_id} {IDS}\n")
+
+
+def _pin(path: str, kind: str, enter: Callable[[], None], prepare: Callable[[int], None]) -> None:
+    """Have a child enter a new namespace, prepare that, and pin it at a path."""
+    ours, theirs = socket.socketpair()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            ours.close()
+            enter()
+            theirs.send(b"in")
+            theirs.recv(1)  # until it is pinned, or the parent is gone
+        except OSError as error:
+            theirs.send(str(error).encode())
+        finally:
+            os._exit(0)
+    theirs.close()
+    try:
+        said = ours.recv(1024)
+        if said != b"in":
+            raise OSError(None, said.decode() or "a child that makes namespaces died")
+        prepare(pid)
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        mount(f"/proc/{pid}/ns/{kind}", path, flags=MS_BIND)
+    finally:
+        ours.close()
+        os.waitpid(pid, 0)

@@ -1,0 +1,225 @@
+"""Jobs in processes of their own: what enters namespaces, mounts, or loads liblxc.
+
+The daemon's side of `backends.lxc.apart`. A job that hangs or dies costs whoever waits for it;
+the server that forks them is made anew when it does.
+"""
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Self
+
+import msgspec
+
+from backends.lxc.apart import locks
+from idl.errors import Cancelled, DeadlineExceeded, HypervisorError
+
+#: Seconds that the server has to fork a job, before it is taken for hung.
+FORK = 5.0
+
+PACKET = 1 << 16
+
+_MAIN = """
+import sys
+sys.path.append({root!r})
+from backends.lxc.apart.__main__ import main
+main()
+"""
+
+
+class Job:
+    """A job under way. For a `with`: what has not ended by then is killed."""
+
+    def __init__(self, name: str, answers: socket.socket) -> None:
+        self.name = name
+        self.broken = False
+        self._answers = answers
+        self._pidfd: int | None = None
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+        with self._lock:
+            if self._pidfd is not None:
+                os.close(self._pidfd)
+            self._pidfd = None
+            self._answers.close()
+
+    def begun(self, seconds: float) -> bool:
+        """Wait for the server to have forked it; False when it has not."""
+        self._answers.settimeout(seconds)
+        try:
+            said, fds, _, _ = socket.recv_fds(self._answers, PACKET, 1)
+        except TimeoutError:
+            return False
+        except OSError:
+            return False
+        with self._lock:
+            self._pidfd = fds[0] if fds else None
+        return bool(said)
+
+    def break_off(self) -> None:
+        """Kill it, from another thread: whoever waits for it is told `Cancelled`."""
+        self.broken = True
+        self.kill()
+
+    def kill(self) -> None:
+        """SIGKILL, if it has not ended."""
+        with self._lock:
+            if self._pidfd is not None:
+                with suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    def done(self) -> bool:
+        """Whether `answer` would not block."""
+        poll = select.poll()
+        poll.register(self._answers, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def answer(self, deadline: float) -> Any:
+        """What it says. Raises OSError as it did, DeadlineExceeded past `deadline` (monotonic),
+        Cancelled when broken off."""
+        left = deadline - time.monotonic()
+        self._answers.settimeout(max(left, 0.001))
+        try:
+            said = self._answers.recv(PACKET)
+        except TimeoutError:
+            raise DeadlineExceeded(what=self.name, seconds=max(left, 0.0)) from None
+        if not said:
+            if self.broken:
+                raise Cancelled(task=self.name)
+            raise HypervisorError(call=self.name, reason="the process that was at it died")
+        answer = msgspec.json.decode(said)
+        if "error" in answer:
+            raise OSError(answer["error"]["errno"], answer["error"]["message"])
+        return answer["result"]
+
+
+class Spawner:
+    """The server of one instance, and the jobs under way. `lock` is a file that it and every
+    job hold locked: once it can be had, nothing of a former daemon acts any more."""
+
+    def __init__(self, lock: Path) -> None:
+        self._path = lock
+        self._lock = threading.Lock()
+        self._jobs: dict[str, set[Job]] = {}
+        self._server: subprocess.Popen[bytes] | None = None
+        self._requests: socket.socket | None = None
+
+    def open(self, seconds: float) -> None:
+        """End what a former daemon has left, and start the server.
+
+        Raises DeadlineExceeded when that does not end."""
+        deadline = time.monotonic() + seconds
+        with self._lock:
+            self._clear(deadline)
+            self._start()
+
+    def _clear(self, deadline: float) -> None:
+        waiting = threading.Event()
+        while locks.held(str(self._path)):
+            # The server's jobs die with it.
+            locks.kill(str(self._path))
+            if time.monotonic() > deadline:
+                raise DeadlineExceeded(what="processes of a former daemon", seconds=0.0)
+            waiting.wait(0.005)
+
+    def close(self) -> None:
+        """End the server and every job; containers and their keepers live on."""
+        with self._lock:
+            self._stop()
+
+    def run(
+        self, job: str, *, owner: str, deadline: float, fds: tuple[int, ...] = (), **arguments: Any
+    ) -> Any:
+        """Carry out a job and wait for its answer; see `Job.answer`. `owner` is for
+        `interrupt`; the job has ended when this returns."""
+        with self.start(job, owner=owner, fds=fds, **arguments) as started:
+            try:
+                return started.answer(deadline)
+            finally:
+                self.forget(owner, started)
+
+    def start(self, job: str, *, owner: str, fds: tuple[int, ...] = (), **arguments: Any) -> Job:
+        """Begin a job. The caller leaves it by `with`, and calls `forget`."""
+        request = msgspec.json.encode({"job": job, "arguments": arguments})
+        with self._lock:
+            started = self._request(job, request, fds) or self._request(job, request, fds)
+            if started is None:
+                raise HypervisorError(call=job, reason="the server of jobs does not answer")
+            self._jobs.setdefault(owner, set()).add(started)
+        return started
+
+    def _request(self, name: str, request: bytes, fds: tuple[int, ...]) -> Job | None:
+        """The job, forked; None where the server did not, which is gone then."""
+        if self._requests is None:
+            self._start()
+        assert self._requests is not None, "started"
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        job = Job(name, ours)
+        try:
+            socket.send_fds(self._requests, [request], [theirs.fileno(), *fds])
+        except OSError:
+            theirs.close()
+        else:
+            theirs.close()
+            if job.begun(FORK):
+                return job
+        job.__exit__()
+        self._stop()
+        return None
+
+    def forget(self, owner: str, job: Job) -> None:
+        """It has ended, or nobody wants it any more."""
+        with self._lock:
+            owned = self._jobs.get(owner, set())
+            owned.discard(job)
+            if not owned:
+                self._jobs.pop(owner, None)
+
+    def interrupt(self, owner: str) -> None:
+        """Break off every job of an owner."""
+        with self._lock:
+            jobs = list(self._jobs.get(owner, ()))
+        for job in jobs:
+            job.break_off()
+
+    def _start(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        root = str(Path(__file__).parents[2])
+        with theirs:
+            self._server = subprocess.Popen(  # noqa: S603  # our own interpreter
+                [
+                    *(sys.executable, "-I", "-S", "-c", _MAIN.format(root=root)),
+                    *(str(theirs.fileno()), str(self._path)),
+                ],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                # Nothing of the daemon's environment may get into a container.
+                env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"},
+                cwd="/",
+                start_new_session=True,
+            )
+        self._requests = ours
+
+    def _stop(self) -> None:
+        if self._requests is not None:
+            self._requests.close()
+            self._requests = None
+        if self._server is not None:
+            self._server.kill()
+            self._server.wait()
+            self._server = None
