@@ -1,7 +1,7 @@
 # Calls things, and decides nothing: how to set up is in packaging/, what to test in tests/.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help venv venv-test demo run stop check test sweep soak bench clean docs
+.PHONY: help venv venv-test demo run stop check test sweep soak bench rig test-rig rig-shell clean docs
 
 BIN := .venv/bin
 
@@ -49,6 +49,15 @@ bench:  ## Measure, and hold to the bars (QUICK=1: seconds; JSON=FILE; WRITE_DOC
 	@packaging/make-venv bench
 	@$(BIN)/python -m bench $(if $(QUICK),--quick) $(if $(JSON),--json "$(JSON)") $(ARGS) \
 		$(if $(WRITE_DOCS),--write-docs)
+
+rig: venv-test  ## Build the machine with Debian's kernel 6.1 (as root; kept in ~/.cache/xenopsd)
+	$(BIN)/python tests/rigs/machine/rig.py build
+
+test-rig: venv-test  ## The tests that need that machine, inside it (ARGS="--maxfail 1 tests/rig")
+	$(BIN)/python tests/rigs/machine/rig.py test $(ARGS)
+
+rig-shell: venv-test  ## A shell inside it
+	$(BIN)/python tests/rigs/machine/rig.py shell
 
 clean: stop  ## Remove .venv, .run with its VMs, caches and builds
 	rm -rf .venv .run build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
