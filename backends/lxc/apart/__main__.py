@@ -15,14 +15,19 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from backends.lxc.apart import keeper, namespaces, syscalls
+from backends.lxc.apart import keeper, mounting, namespaces, removing, syscalls
 
 #: Bytes of a request, and of an answer.
 PACKET = 1 << 16
 
 JOBS: dict[str, Callable[..., Any]] = {
     "hold_namespaces": namespaces.hold,
+    "release_namespaces": namespaces.release,
     "keep": keeper.keep,
+    "mount_disk": mounting.mount_disk,
+    "own_mounts": mounting.own_mounts,
+    "release_mounts": mounting.release_mounts,
+    "remove_trees": removing.remove_trees,
 }
 
 

@@ -4,6 +4,7 @@ import ctypes
 import os
 import signal
 import struct
+from contextlib import suppress
 
 AT_FDCWD = -100
 AT_RECURSIVE = 0x8000
@@ -34,7 +35,11 @@ MOUNT_ATTR_RDONLY = 0x1
 MOUNT_ATTR_NOSUID = 0x2
 MOUNT_ATTR_NODEV = 0x4
 MOUNT_ATTR_NOEXEC = 0x8
+#: The bits of all that can be chosen about times of access.
+MOUNT_ATTR_ATIME = 0x70
 MOUNT_ATTR_NOATIME = 0x10
+MOUNT_ATTR_NODIRATIME = 0x80
+MOUNT_ATTR_NOSYMFOLLOW = 0x00200000
 MOUNT_ATTR_IDMAP = 0x00100000
 
 RESOLVE_NO_MAGICLINKS = 0x02
@@ -42,11 +47,20 @@ RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
 RESOLVE_IN_ROOT = 0x10
 
+FSOPEN_CLOEXEC = 1
+FSMOUNT_CLOEXEC = 1
+FSCONFIG_SET_FLAG = 0
+FSCONFIG_SET_STRING = 1
+FSCONFIG_CMD_CREATE = 6
+
 PR_SET_PDEATHSIG = 1
 
 #: Numbers of system calls since the kernel gives all architectures the same.
 _OPEN_TREE = 428
 _MOVE_MOUNT = 429
+_FSOPEN = 430
+_FSCONFIG = 431
+_FSMOUNT = 432
 _OPENAT2 = 437
 _MOUNT_SETATTR = 442
 
@@ -113,6 +127,38 @@ def mount_setattr(
     attr = struct.pack("QQQQ", set, clear, 0, user_namespace)
     flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
     _syscall("mount_setattr", _MOUNT_SETATTR, tree, b"", flags, attr, len(attr))
+
+
+def superblock(kind: str, *flags: str, **options: str) -> int:
+    """A detached mount of a file system of this kind, by fsopen(2), fsconfig(2), fsmount(2).
+
+    Raises OSError, with what the kernel says of the reason."""
+    context = _syscall(f"fsopen {kind}", _FSOPEN, kind.encode(), FSOPEN_CLOEXEC)
+    try:
+        for flag in flags:
+            _fsconfig(context, FSCONFIG_SET_FLAG, flag.encode(), None)
+        for name, value in options.items():
+            _fsconfig(context, FSCONFIG_SET_STRING, name.encode(), os.fsencode(value))
+        _fsconfig(context, FSCONFIG_CMD_CREATE, None, None)
+        return _syscall(f"fsmount {kind}", _FSMOUNT, context, FSMOUNT_CLOEXEC, 0)
+    except OSError as error:
+        raise OSError(error.errno, f"mount of {kind}: {_reason(context, error)}") from error
+    finally:
+        os.close(context)
+
+
+def _fsconfig(context: int, command: int, name: bytes | None, value: bytes | None) -> None:
+    _syscall("fsconfig", _FSCONFIG, context, command, name, value, 0)
+
+
+def _reason(context: int, error: OSError) -> str:
+    """The last error that the kernel has left to be read, else the number's name."""
+    said = []
+    with suppress(OSError):
+        while line := os.read(context, 4096).decode(errors="replace"):
+            said.append(line)
+    errors = [line[2:].strip() for line in said if line.startswith("e ")]
+    return errors[-1] if errors else os.strerror(error.errno or 0)
 
 
 def openat2(path: str, flags: int, resolve: int, *, at: int = AT_FDCWD) -> int:

@@ -1,0 +1,156 @@
+"""Layers: where a VBD's writes go when its disk is a shared base, or thrown away at each start.
+
+`STATE/lxc/layers/VM/NAME/` persists, `NAME@INCARNATION/` is thrown away with its incarnation.
+Each holds `base.json` (what it was made over), `work` and, from its first mount on, `upper`.
+Nothing is deleted here: what goes is moved to `STATE/lxc/tombstones/` in one step, and
+`removed` is told, since the deletion of a million files is no matter of a micro-op.
+"""
+
+import os
+import shutil
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from backends import parcel
+from backends.lxc.sources import Identity
+from idl.decoding import decoder
+from idl.errors import StorageError
+from idl.ids import DeviceId, VmId, name_of, vm_of
+from idl.vbd import Vbd
+
+
+class Base(msgspec.Struct, frozen=True, kw_only=True):
+    """What a layer was made over: `digest` (of an archive) counts where there is one."""
+
+    path: str
+    identity: Identity
+    digest: str | None = None
+
+    def same(self, other: "Base") -> bool:
+        """Whether a layer over the one fits the other."""
+        if self.digest is not None or other.digest is not None:
+            return self.digest == other.digest
+        return self.identity.same(other.identity)
+
+
+def name(vbd: Vbd, incarnation: str) -> str:
+    """The directory of a VBD's layer in a domain of this incarnation."""
+    return name_of(vbd.id) if vbd.persistent else f"{name_of(vbd.id)}@{incarnation}"
+
+
+class Layers:
+    """The layers of an instance, below its state directory."""
+
+    def __init__(self, state: Path, removed: Callable[[], None]) -> None:
+        self._root = state / "layers"
+        self._tombstones = state / "tombstones"
+        self._removed = removed
+
+    def make(self, vbd: Vbd, incarnation: str, base: Base) -> Path:
+        """The layer; made, durably, where it is not there yet.
+
+        Raises StorageError for one that was made over another base."""
+        path = self._root / vm_of(vbd.id) / name(vbd, incarnation)
+        try:
+            self._require_base(path, base)
+        except FileNotFoundError:
+            _create(path, base)
+        return path
+
+    def _require_base(self, path: Path, base: Base) -> None:
+        file = path / "base.json"
+        try:
+            found: Base = decoder(Base).decode(file.read_bytes())
+        except ValueError as error:
+            raise StorageError(plugin="lxc", reason=f"{file}: {error}") from error
+        if not found.same(base):
+            was = f"the layer {path} was made over {found.path} as it was"
+            now = f"{base.path} is no longer that"
+            way = "put it back, or remove the VBD's layer with the VBD"
+            raise StorageError(plugin="lxc", reason=f"{was}; {now}: {way}")
+
+    def of_incarnations(self, vm: VmId) -> list[str]:
+        """Those of a VM that die with their incarnation."""
+        return [layer for layer in _names(self._root / vm) if "@" in layer]
+
+    def drop_incarnations(self, vm: VmId) -> None:
+        """Drop every layer that dies with its incarnation. Raises OSError."""
+        self._drop(vm, lambda layer: "@" in layer)
+
+    def drop(self, id: DeviceId) -> None:
+        """Drop every layer of a VBD. Raises OSError."""
+        self._drop(vm_of(id), lambda layer: layer.partition("@")[0] == name_of(id))
+
+    def drop_all(self, vm: VmId) -> None:
+        """Drop every layer of a VM. Raises OSError."""
+        self._drop(vm, lambda _layer: True)
+
+    def _drop(self, vm: VmId, which: Callable[[str], bool]) -> None:
+        directory = self._root / vm
+        if not directory.exists():
+            return
+        self._tombstones.mkdir(mode=0o700, parents=True, exist_ok=True)
+        dead = [layer for layer in _names(directory) if which(layer)]
+        for layer in dead:
+            (directory / layer).rename(self._tombstones / uuid.uuid4().hex)
+        # Also where there was nothing: a former daemon may have died before it came here.
+        _sync(self._tombstones)
+        _sync(directory)
+        self._forget(directory)
+        if dead:
+            self._removed()
+
+    def _forget(self, directory: Path) -> None:
+        """Remove a VM's directory, unless a layer is in it."""
+        for unfinished in directory.glob(".*.partial"):
+            shutil.rmtree(unfinished)
+        try:
+            directory.rmdir()
+        except OSError:
+            pass  # not there, or a layer in it: then it stays
+
+    def pack(self, vm: VmId, to: Path, *, timeout: float) -> None:
+        """Move every layer of a VM. Raises OSError, StorageError."""
+        parcel.move(self._root / vm, to, timeout=timeout)
+
+    def unpack(self, vm: VmId, parcelled: Path, *, timeout: float) -> None:
+        """Move them back to their place. Raises OSError, StorageError."""
+        parcel.move(parcelled, self._root / vm, timeout=timeout)
+
+
+def _names(directory: Path) -> list[str]:
+    """The layers in a VM's directory; one half made is none."""
+    try:
+        found = [path.name for path in directory.iterdir()]
+    except FileNotFoundError:
+        return []
+    return sorted(layer for layer in found if not layer.startswith("."))
+
+
+def _create(path: Path, base: Base) -> None:
+    """A layer, whole or not at all, and on the disk before anything is written to it."""
+    partial = path.with_name(f".{path.name}.partial")
+    if partial.exists():
+        shutil.rmtree(partial)
+    (partial / "work").mkdir(parents=True)
+    # The guest's root would otherwise be anybody's on the host to reach.
+    partial.chmod(0o700)
+    with (partial / "base.json").open("wb") as file:
+        file.write(msgspec.json.encode(base) + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    _sync(partial)
+    partial.rename(path)
+    _sync(path.parent)
+    _sync(path.parent.parent)
+
+
+def _sync(directory: Path) -> None:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

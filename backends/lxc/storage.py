@@ -1,0 +1,144 @@
+"""What the VBDs of containers are on this host: sources, layers, and where both are mounted."""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from backends.interface import Call, Waiting
+from backends.lxc import disks, sources
+from backends.lxc.disks import Disk, Format
+from backends.lxc.layers import Base, Layers
+from backends.lxc.sources import Kind, Source
+from backends.lxc.spawner import Job, Spawner
+from idl.errors import InvalidParameter, StorageError
+from idl.ids import vm_of
+from idl.vbd import Vbd
+
+#: What may be at a path that is said to be of a format.
+_KINDS: dict[Format, frozenset[Kind]] = {
+    "directory": frozenset({"directory"}),
+    "raw": frozenset({"file", "device"}),
+    "squashfs": frozenset({"file", "device"}),
+    "tar": frozenset({"file"}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A VBD is mounted: its layer, and its loop device where it has one of its own."""
+
+    layer: Path | None
+    loop: str | None
+
+
+class Storage:
+    """The storage of an instance: `run` is RUN/lxc, `state` STATE/lxc, `roots` what clients
+    may name paths beneath."""
+
+    def __init__(self, *, run: Path, state: Path, roots: Sequence[Path], spawner: Spawner) -> None:
+        self.state = state
+        self._run = run
+        self._roots = tuple(roots)
+        self._spawner = spawner
+        self._removal = _Removal(state / "tombstones", spawner)
+        self.layers = Layers(state, self._removal.begin)
+
+    def open(self, deadline: float) -> None:
+        """Make what is needed, once the spawner is open, and remove what a former daemon could
+        not. Raises StorageError, DeadlineExceeded."""
+        self._job("own_mounts", str(self._run), "storage", deadline, directory=str(self._run))
+        self._removal.begin()
+
+    def close(self) -> None:
+        """Leave everything as it is."""
+        self._removal.close()
+
+    def prepare(
+        self,
+        call: Call,
+        vbd: Vbd,
+        *,
+        at: Path,
+        user_namespace: Path | None,
+        first_id: int,
+    ) -> Waiting | Prepared:
+        """Mount a VBD at a directory, made here, for the id map of a pinned user namespace
+        that starts at `first_id` (None: privileged, no map). Done already, it stays as it is.
+
+        Raises InvalidParameter, Unimplemented, StorageError."""
+        disk = disks.disk(vbd, privileged=user_namespace is None)
+        with sources.opened(disk.path, self._roots) as source:
+            _require_kind(disk, source)
+            layer = None
+            if disk.layered:
+                base = Base(path=source.path, identity=source.identity)
+                layer = self.layers.make(vbd, call.incarnation, base)
+            answer = self._job(
+                "mount_disk",
+                vbd.id,
+                vm_of(vbd.id),
+                call.deadline,
+                at=str(at),
+                source=str(layer or source.path),
+                image=source.kind != "directory",
+                kind="squashfs" if disk.format == "squashfs" else None,
+                layer=None if layer is None else str(layer),
+                attributes=disk.attributes,
+                user_namespace=None if user_namespace is None else str(user_namespace),
+                first_id=first_id,
+                fds=(source.fd,),
+            )
+        return Prepared(layer=layer, loop=answer["loop"])
+
+    def release(self, call: Call, vm: str, at: Path) -> None:
+        """Unmount everything at a directory and remove that; nothing where there is nothing.
+        Layers stay. Raises StorageError."""
+        self._job("release_mounts", str(at), vm, call.deadline, at=str(at))
+
+    def _job(self, job: str, what: str, owner: str, deadline: float, **arguments: Any) -> Any:
+        try:
+            return self._spawner.run(job, owner=owner, deadline=deadline, **arguments)
+        except OSError as error:
+            reason = f"{what}: {error.strerror or error}"
+            raise StorageError(plugin="lxc", reason=reason) from error
+
+
+class _Removal:
+    """The deletion of what was thrown away; nobody waits for it. What it does not come to is
+    deleted by the next daemon."""
+
+    def __init__(self, tombstones: Path, spawner: Spawner) -> None:
+        self._directory = str(tombstones)
+        self._spawner = spawner
+        self._lock = threading.Lock()
+        self._jobs: list[Job] = []
+
+    def begin(self) -> None:
+        """See to it that what is there by now goes."""
+        with self._lock:
+            self._forget([job for job in self._jobs if job.done()])
+            # Jobs go one after the other: of two, one has not looked yet.
+            if len(self._jobs) < 2:
+                started = self._spawner.start(
+                    "remove_trees", owner=self._directory, directory=self._directory
+                )
+                self._jobs.append(started)
+
+    def close(self) -> None:
+        """Break it off."""
+        with self._lock:
+            self._forget(list(self._jobs))
+
+    def _forget(self, jobs: list[Job]) -> None:
+        for job in jobs:
+            self._jobs.remove(job)
+            self._spawner.forget(self._directory, job)
+            job.__exit__()
+
+
+def _require_kind(disk: Disk, source: Source) -> None:
+    if source.kind not in _KINDS[disk.format]:
+        reason = f"{disk.path} is a {source.kind}, which is never {disk.format}"
+        raise InvalidParameter(name="backend.format", reason=reason)
