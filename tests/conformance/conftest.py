@@ -228,7 +228,9 @@ def guests(backend_name, tmp_path):
     spec = importlib.util.spec_from_file_location(f"conformance_guests_{backend_name}", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.Guests(tmp_path)
+    found = module.Guests(tmp_path)
+    yield found
+    found.close()
 
 
 @pytest.fixture

@@ -24,6 +24,9 @@ class Guests:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
+    def close(self) -> None:
+        """Nothing is left of them."""
+
     def settings(self, instance: str) -> Settings:
         """For an instance of the one host that the suite runs on."""
         state = self._directory / instance
