@@ -241,8 +241,8 @@ class VmCalls(Protocol):
 class VbdCalls(Protocol):
     """Micro-ops on a VBD of a domain."""
 
-    def plug(self, call: Call, vm: Vm, vbd: Vbd) -> None:
-        """Attach, activate and connect."""
+    def plug(self, call: Call, vm: Vm, vbd: Vbd) -> Waiting | None:
+        """Attach, activate and connect; what takes minutes (unpacking) is waited for."""
 
     def unplug(self, call: Call, vm: Vm, vbd: Vbd, *, force: bool) -> Waiting | None:
         """Disconnect, deactivate, detach; done once it was seen gone; nothing if it is not there.
@@ -250,7 +250,7 @@ class VbdCalls(Protocol):
         Raises DeviceDetachRejected at once from a guest that is paused or not up yet.
         """
 
-    def insert(self, call: Call, vm: Vm, vbd: Vbd, medium: Disk) -> None:
+    def insert(self, call: Call, vm: Vm, vbd: Vbd, medium: Disk) -> Waiting | None:
         """Put a medium into the drive."""
 
     def eject(self, call: Call, vm: Vm, vbd: Vbd) -> None:
@@ -322,12 +322,15 @@ class Backend(Protocol):
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What a backend is opened with. `options` is its section of the configuration, of the
-    plugin's `options` type."""
+    plugin's `options` type; beneath the directories `disks` and `kernels` alone may lie what
+    clients name."""
 
     instance: str
     state_dir: Path
     run_dir: Path
     options: Any
+    disks: Sequence[Path] = ()
+    kernels: Sequence[Path] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -153,12 +153,12 @@ class Performer:
                 self.store.remove(entry.id)
                 self.forget(entry)
             case microop.VbdPlug(id=id):
-                backend.vbd.plug(call, vm, _required(meta.vbds, id))
+                return backend.vbd.plug(call, vm, _required(meta.vbds, id))
             case microop.VbdUnplug(id=id, force=force):
                 if vbd := _device(meta.vbds, id):
                     return backend.vbd.unplug(call, vm, vbd, force=force)
             case microop.VbdInsert(id=id, backend=medium):
-                backend.vbd.insert(call, vm, _required(meta.vbds, id), medium)
+                return backend.vbd.insert(call, vm, _required(meta.vbds, id), medium)
             case microop.VbdEject(id=id):
                 backend.vbd.eject(call, vm, _required(meta.vbds, id))
             case microop.VifPlug(id=id):

@@ -247,6 +247,8 @@ class Recovery:
                 state_dir=self.config.state_dir,
                 run_dir=self.config.run_dir,
                 options=options,
+                disks=[Path(root) for root in self.config.paths.disks],
+                kernels=[Path(root) for root in self.config.paths.kernels],
             )
         )
 

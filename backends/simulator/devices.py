@@ -11,13 +11,13 @@ from typing import Generic, Protocol, TypeVar
 
 from msgspec.structs import replace
 
+from backends import positions
 from backends.interface import Call, Waiting
 from backends.simulator import guest, layers
 from backends.simulator.ledger import Kind
 from backends.simulator.machine import Machine, MicroOps, micro_op
 from backends.simulator.record import Record, SimulatedPci, SimulatedVbd, SimulatedVif
 from idl.errors import (
-    AlreadyExists,
     DeviceDetachRejected,
     DeviceNotConnected,
     InvalidParameter,
@@ -60,15 +60,6 @@ class Shelf(Generic[D]):
         """Without it."""
         rest = {other: device for other, device in self.of(record).items() if other != id}
         return self.holding(record, rest)
-
-    def position(self, record: Record, wanted: Position | None) -> Position:
-        """Where a new device goes. Raises AlreadyExists, naming what is there."""
-        taken = {device.position: id for id, device in self.of(record).items()}
-        if wanted is None:
-            return next(n for n in range(len(taken) + 1) if n not in taken)
-        if wanted in taken:
-            raise AlreadyExists(kind=self.kind, id=taken[wanted])
-        return wanted
 
     def plugged(self, record: Record, id: DeviceId) -> D:
         """The device. Raises DeviceNotConnected."""
@@ -195,7 +186,8 @@ def _plug(
         if id in shelf.of(record):
             machine.ledger.enter(shelf.kind, id, call.incarnation)
             return record
-        position = shelf.position(record, wanted)
+        taken = {held.position: other for other, held in shelf.of(record).items()}
+        position = positions.free(taken, wanted, kind=shelf.kind)
         machine.ledger.enter(shelf.kind, id, call.incarnation)
         return shelf.put(record, id, device(position))
 

@@ -38,7 +38,7 @@ _Container._fields_ = (
     ("numthreads", ctypes.c_int),
     ("lxc_conf", _Pointer),
     ("error_string", ctypes.c_char_p),
-    #: With `start` in the foreground: init's raw wait status.
+    #: With `start` in the foreground how init ended: code << 8, or signal << 8 | 0x7f.
     ("error_num", ctypes.c_int),
     ("daemonize", ctypes.c_bool),
     ("config_path", ctypes.c_char_p),
@@ -58,6 +58,12 @@ _Container._fields_ = (
             ctypes.POINTER(ctypes.c_char_p),
         ),
     ),
+    ("startl", _Pointer),
+    ("stop", _Pointer),
+    (
+        "want_daemonize",
+        ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.POINTER(_Container), ctypes.c_bool),
+    ),
 )
 
 
@@ -71,6 +77,13 @@ def library() -> ctypes.CDLL:
 #: Loaded by the server once, so that no keeper has to.
 with contextlib.suppress(OSError):
     _library = library()
+
+
+def version() -> str:
+    """Liblxc's. Raises OSError without it."""
+    found = library().lxc_get_version
+    found.restype = ctypes.c_char_p
+    return str(found().decode())
 
 
 def keep(
@@ -152,21 +165,27 @@ def _keep(directory: str, name: str, init: list[str] | None, first_id: int, lock
     os.close(terminal)
     for caught in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(caught, signal.SIG_DFL)
-    status = _run(directory, name, init)
+    code = exit_code(_run(directory, name, init))
     partial = f".{STATUS}"
-    Path(partial).write_text(json.dumps({"wait": status}))
+    Path(partial).write_text(json.dumps({"code": code}))
     os.rename(partial, STATUS)
     os._exit(0)
 
 
+def exit_code(error_num: int) -> int:
+    """How init ended: what it returned, or minus the signal that killed it."""
+    return -(error_num >> 8) if error_num & 0x7F else error_num >> 8
+
+
 def _run(directory: str, name: str, init: list[str] | None) -> int:
-    """Until the container has ended: init's wait status."""
+    """Until the container has ended: what liblxc says of its end."""
     container = _library.lxc_container_new(name.encode(), directory.encode())
     if not container:
         raise OSError(None, "liblxc makes no container")
     held = container.contents
     if not held.load_config(container, f"{directory}/config".encode()):
         raise OSError(None, "liblxc does not take the configuration")
+    held.want_daemonize(container, 0)
     arguments = None
     if init is not None:
         arguments = (ctypes.c_char_p * (len(init) + 1))(*(one.encode() for one in init), None)

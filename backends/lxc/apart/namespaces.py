@@ -33,6 +33,12 @@ def hold(*, directory: str, first_id: int | None) -> None:
         _pin(net, "net", lambda: _enter(user if first_id is not None else None), lambda _: None)
 
 
+def release(*, directory: str) -> None:
+    """Let both go; nothing where there are none."""
+    for name in ("net", "user"):
+        unpin(f"{directory}/{name}")
+
+
 def pinned(path: str, kind: str) -> bool:
     """Whether a namespace is pinned there."""
     try:

@@ -1,0 +1,364 @@
+"""Micro-ops on containers."""
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+from msgspec.structs import replace
+
+from backends.interface import Call, Waiting
+from backends.lxc import acknowledgement, config, limits, places
+from backends.lxc.cgroup import MemoryInUse
+from backends.lxc.clearing import Clearing
+from backends.lxc.limits import Limits
+from backends.lxc.machine import Machine, MicroOps, micro_op
+from backends.lxc.places import Place
+from backends.lxc.record import Life, Record, stopped
+from idl.errors import (
+    AlreadyExists,
+    DoesNotExist,
+    DomainNotBuilt,
+    HypervisorError,
+    InvalidParameter,
+    InvalidVcpus,
+    StorageError,
+    Unimplemented,
+)
+from idl.ids import VmId, name_of
+from idl.vbd import Vbd
+from idl.vif import Vif
+from idl.vm import Container, Vm
+
+#: How long a guest gets to acknowledge, in seconds; to stop, it gets what the caller gives it.
+ACKNOWLEDGE = 60.0
+STOP = 86400.0
+
+#: The file of xsdata within the directory that the guest sees at /dev/xsdata.
+XSDATA = "xsdata.json"
+
+
+class VmOps(MicroOps):
+    """`backends.interface.VmCalls`."""
+
+    def __init__(self, machine: Machine) -> None:
+        super().__init__(machine)
+        self._clearing = Clearing(machine)
+
+    def accepts(self, vm: Vm) -> None:
+        """Containers. Raises Unimplemented, InvalidParameter."""
+        if not isinstance(vm.guest, Container):
+            kind = type(vm.guest).__name__.lower()
+            raise Unimplemented(what=f"guest type {kind}", backend="lxc")
+        config.require(vm)
+
+    @micro_op
+    def create(self, call: Call, vm: Vm, memory: int) -> None:
+        self.accepts(vm)
+        machine = self.machine
+        found = machine.record(vm.id)
+        if found is not None:
+            if found.incarnation != call.incarnation:
+                raise AlreadyExists(kind="domain", id=found.id)
+            return
+        mark = places.mark(machine.instance, vm.id, call.incarnation)
+        place = machine.domains.place(vm.id)
+        if place.path.exists() and place.incarnation != call.incarnation:
+            waiting = self._clearing.clear(call, vm.id)
+            if waiting is not None:
+                raise HypervisorError(call=call.micro_op, reason=f"waiting for {waiting.what}")
+        place.claim(call.incarnation)
+        place.xsdata.mkdir(exist_ok=True, mode=0o755)
+        first_id = machine.first_id_for(mark) if not _guest(vm).privileged else 0
+        machine.spawner.run(
+            "hold_namespaces",
+            owner=vm.id,
+            deadline=call.deadline,
+            directory=str(place.user_namespace.parent),
+            first_id=first_id or None,
+        )
+        # Last: what there is without a record is a leftover.
+        machine.domains.create(
+            Record(
+                id=machine.domains.allot_domain_id(),
+                name=vm.name or vm.id,
+                vm=vm.id,
+                instance=machine.instance,
+                incarnation=call.incarnation,
+                created=time.time(),
+                first_id=first_id,
+                group=places.group(machine.instance, vm.id, call.incarnation),
+                marked=places.mark(machine.instance, vm.id),
+                state=str(machine.storage.state),
+                memory_target=memory,
+                memory_limit=max(memory, vm.memory_static_max),
+            )
+        )
+
+    @micro_op
+    def build(self, call: Call, vm: Vm, vbds: Sequence[Vbd], vifs: Sequence[Vif]) -> None:
+        record, _ = self.machine.require_live(call, vm.id)
+        if record.built:
+            return
+        if not any(vbd.position == 0 and vbd.backend is not None for vbd in vbds):
+            raise InvalidParameter(
+                name="vbds",
+                reason=f"{vm.id} has none at position 0: its root file system; add one",
+            )
+        self._write_xsdata(self.machine.place(record), vm.xsdata)
+        guest = _guest(vm)
+        self.machine.change(
+            call,
+            vm.id,
+            lambda found: replace(
+                found,
+                built=True,
+                vcpus=vm.vcpus,
+                init=guest.init,
+                environment=guest.environment,
+                hostname=guest.hostname or vm.id,
+                nesting=guest.nesting,
+                scheduler=vm.scheduler,
+                platform=vm.platform,
+            ),
+        )
+
+    @micro_op
+    def create_device_model(self, call: Call, vm: Vm) -> None:
+        """Containers have none. Raises DoesNotExist, DomainNotBuilt."""
+        if not self.machine.require(call, vm.id).built:
+            raise DomainNotBuilt(id=vm.id)
+
+    @micro_op
+    def destroy_device_model(self, call: Call, vm: Vm) -> None:
+        """Containers have none."""
+
+    @micro_op
+    def destroy(self, call: Call, vm: Vm) -> Waiting | None:
+        return self._clearing.clear(call, vm.id)
+
+    @micro_op
+    def pause(self, call: Call, vm: Vm) -> None:
+        record, life = self._require_built(call, vm)
+        if life.populated:
+            self.machine.group(record).freeze(call.deadline)
+
+    @micro_op
+    def unpause(self, call: Call, vm: Vm) -> None:
+        record, life = self._require_built(call, vm)
+        if life.populated:
+            self.machine.group(record).thaw(call.deadline)
+        else:
+            self._start(call, vm, record)
+
+    def _require_built(self, call: Call, vm: Vm) -> tuple[Record, Life]:
+        if not self.machine.require(call, vm.id).built:
+            raise DomainNotBuilt(id=vm.id)
+        return self.machine.require_live(call, vm.id)
+
+    def _start(self, call: Call, vm: Vm, record: Record) -> None:
+        machine, place = self.machine, self.machine.place(record)
+        self._configure(record, place)
+        machine.change(call, vm.id, lambda found: replace(found, started=True, asked=None))
+        try:
+            machine.spawner.run(
+                "keep",
+                owner=vm.id,
+                deadline=call.deadline,
+                directory=str(place.path),
+                name=name_of(f"{record.instance}/{vm.id}"),
+                init=record.init,
+                first_id=record.first_id,
+                seconds=max(0.1, call.deadline - time.monotonic() - 0.5),
+            )
+        except BaseException:
+            self._not_started(call, vm)
+            raise
+        if machine.record_for(call, vm.id) is None:
+            # Killed meanwhile, perhaps before there was something to kill.
+            machine.strike(vm.id, record, call.deadline)
+            raise DoesNotExist(kind="domain", id=vm.id)
+        machine.watch.add(vm.id, place)
+
+    def _not_started(self, call: Call, vm: Vm) -> None:
+        """Nothing of a start that failed runs, and it can be tried again."""
+        machine = self.machine
+        if machine.strike(vm.id, machine.record(vm.id), time.monotonic() + 2.0):
+            with suppress(DoesNotExist):
+                record = machine.change(call, vm.id, lambda found: replace(found, started=False))
+                machine.cgroups.group(record.group).remove(time.monotonic() + 1.0)
+                place = machine.place(record)
+                for left in (place.status, place.init):
+                    left.unlink(missing_ok=True)
+
+    def _configure(self, record: Record, place: Place) -> None:
+        machine = self.machine
+        root = config.root_of(record)
+        if root is None:
+            reason = "nothing is plugged at position 0: it has no root file system"
+            raise StorageError(plugin="lxc", reason=reason)
+        lines = limits.config(
+            Limits(
+                memory=record.memory_target,
+                cpus=machine.cpus(record, record.vcpus),
+                pids=machine.pids,
+                weight=record.scheduler.weight,
+                cap=record.scheduler.cap,
+                devices=frozenset({"fuse", "tun"} if record.nesting else ()),
+            ),
+            machine.cgroups.controllers,
+        )
+        place.seccomp.write_text(config.seccomp())
+        place.config.write_text(config.render(record, place, lines, machine.host))
+        place.log.unlink(missing_ok=True)
+
+    @micro_op
+    def request_shutdown(
+        self, call: Call, vm: Vm, reason: Literal["poweroff", "reboot"]
+    ) -> Waiting | None:
+        record = self.machine.record_for(call, vm.id)
+        if record is None or not record.built:
+            return None
+        life = self.machine.life(record)
+        if stopped(record, life) is not None:
+            return None
+        waiting = Waiting(what=f"the guest to acknowledge {reason}", timeout=ACKNOWLEDGE)
+        if not life.populated or life.frozen:
+            return waiting
+        self.machine.change(call, vm.id, lambda found: replace(found, asked=reason))
+        wished = record.platform.get(config.SIGNALS[reason])
+        group = self.machine.group(record)
+        init = acknowledgement.first_process(self.machine.place(record), group)
+        if init is None:
+            return waiting
+        with init:
+            init.ask(reason, None if wished is None else str(wished))
+            return None if init.acknowledged() else waiting
+
+    @micro_op
+    def await_shutdown(self, call: Call, vm: Vm) -> Waiting | None:
+        record = self.machine.record_for(call, vm.id)
+        if record is None or not record.built:
+            return None
+        if stopped(record, self.machine.life(record)) is not None:
+            return None
+        return Waiting(what="the guest to stop", timeout=STOP)
+
+    @micro_op
+    def save(self, call: Call, vm: Vm, image: Path) -> None:
+        raise self._no_suspend()
+
+    @micro_op
+    def resume_saved(self, call: Call, vm: Vm) -> None:
+        raise self._no_suspend()
+
+    @micro_op
+    def check_image(self, call: Call, vm: Vm, image: Path) -> None:
+        raise self._no_suspend()
+
+    @micro_op
+    def drop_image(self, call: Call, vm: Vm, image: Path) -> None:
+        """There is none."""
+
+    @micro_op
+    def restore(self, call: Call, vm: Vm, image: Path) -> None:
+        raise self._no_suspend()
+
+    def _no_suspend(self) -> Unimplemented:
+        return Unimplemented(what="suspend of containers", backend="lxc")
+
+    @micro_op
+    def coredump(self, call: Call, vm: Vm, path: Path) -> None:
+        """What is known of it, as JSON: a container's memory is its processes', which are gone."""
+        record = self.machine.require(call, vm.id)
+        life, place = self.machine.life(record), self.machine.place(record)
+        log = place.log.read_text(errors="replace") if place.log.exists() else ""
+        left = {"record": record, "life": life, "log": log.splitlines()[-100:]}
+        partial = path.with_name(f".{path.name}.partial")
+        partial.write_bytes(msgspec.json.format(msgspec.json.encode(left)) + b"\n")
+        partial.replace(path)
+
+    @micro_op
+    def set_vcpus(self, call: Call, vm: Vm, vcpus: int) -> None:
+        record, _ = self._require_built(call, vm)
+        if not 1 <= vcpus <= vm.vcpu_max:
+            raise InvalidVcpus(requested=vcpus, maximum=vm.vcpu_max)
+        self.machine.group(record).set_cpus(self.machine.cpus(record, vcpus))
+        self.machine.change(call, vm.id, lambda found: replace(found, vcpus=vcpus))
+
+    @micro_op
+    def set_memory(self, call: Call, vm: Vm, target: int) -> None:
+        record, _ = self.machine.require_live(call, vm.id)
+        if not 1 <= target <= record.memory_limit:
+            reason = f"{target} bytes are not within 1 to {record.memory_limit}"
+            raise InvalidParameter(name="target", reason=reason)
+        # What it does not give back shows as memory that it has beyond its target.
+        with suppress(MemoryInUse):
+            self.machine.group(record).set_memory(target)
+        self.machine.change(call, vm.id, lambda found: replace(found, memory_target=target))
+
+    @micro_op
+    def set_xsdata(self, call: Call, vm: Vm, xsdata: Mapping[str, str]) -> None:
+        record = self.machine.require(call, vm.id)
+        self._write_xsdata(self.machine.place(record), xsdata)
+
+    def _write_xsdata(self, place: Place, xsdata: Mapping[str, str]) -> None:
+        partial = place.xsdata / f".{XSDATA}"
+        partial.write_bytes(msgspec.json.encode(dict(xsdata)) + b"\n")
+        partial.chmod(0o644)
+        partial.replace(place.xsdata / XSDATA)
+
+    @micro_op
+    def adopt(self, call: Call, vm: Vm, domain: str) -> None:
+        machine, ours = self.machine, self.machine.domains.place(vm.id)
+        found = machine.record(vm.id)
+        if found is not None:
+            if found.id != domain:
+                raise AlreadyExists(kind="domain", id=found.id)
+            return
+        for place in machine.domains.places():
+            there = machine.domains.read(place)
+            if there is not None and there.id == domain and place != ours:
+                break
+        else:
+            if domain.startswith("/"):
+                raise Unimplemented(what="adopting a container of others", backend="lxc")
+            raise DoesNotExist(kind="domain", id=domain)
+        record = machine.domains.adopt(vm.id, place, lambda old: _adopted(old, machine, vm.id))
+        machine.watch.add(vm.id, machine.place(record))
+
+    @micro_op
+    def remove(self, call: Call, vm: VmId, vbds: Sequence[Vbd] | None) -> None:
+        storage = self.machine.storage
+        if vbds is None:
+            storage.layers.drop_all(vm)
+        for vbd in vbds or ():
+            storage.layers.drop(vbd.id)
+
+    @micro_op
+    def hand_over(self, call: Call, vm: VmId, parcel: Path) -> None:
+        found = self.machine.record(vm)
+        if found is not None:
+            raise AlreadyExists(kind="domain", id=found.id)
+        self.machine.storage.layers.pack(vm, parcel, timeout=call.deadline - time.monotonic())
+
+    @micro_op
+    def take_over(self, call: Call, vm: VmId, parcel: Path) -> None:
+        self.machine.storage.layers.unpack(vm, parcel, timeout=call.deadline - time.monotonic())
+
+
+def _adopted(record: Record, machine: Machine, vm: VmId) -> Record:
+    return replace(
+        record,
+        vm=vm,
+        instance=machine.instance,
+        vbds={f"{vm}/{name_of(id)}": vbd for id, vbd in record.vbds.items()},
+        vifs={f"{vm}/{name_of(id)}": vif for id, vif in record.vifs.items()},
+    )
+
+
+def _guest(vm: Vm) -> Container:
+    assert isinstance(vm.guest, Container), "accepted"
+    return vm.guest
