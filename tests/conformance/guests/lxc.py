@@ -18,6 +18,7 @@ from idl.pci import Pci
 from idl.vbd import Disk, Local, Mount, Vbd
 from idl.vif import Bridge, Vif
 from idl.vm import Container, Guest, Hvm, Pv, Pvh, Vm
+from xenopsd.configure import derived_mac
 
 GUESTS: dict[str, Guest] = {
     "hvm": Hvm(),
@@ -68,7 +69,7 @@ class Guests:
 
     def vm(self, id: str, guest: str) -> Vm:
         """A VM with two vCPUs at most, whose guest boots and obeys."""
-        return Vm(id=id, guest=GUESTS[guest], vcpu_max=2, memory_static_max=2**26)
+        return Vm(id=id, guest=GUESTS[guest], vcpu_max=2, memory_static_max=2**28)
 
     def boot(self, vm: Vm) -> list[Vbd]:
         """The VBDs without which it does not boot."""
@@ -116,7 +117,8 @@ class Guests:
             subprocess.run(command, check=True)
             subprocess.run(["ip", "link", "set", self._bridge, "up"], check=True)
         bridge = Bridge(name=self._bridge)
-        return Vif(id=f"{vm.id}/{name}", position=position, backend=bridge)
+        mac = derived_mac(vm.id, position)
+        return Vif(id=f"{vm.id}/{name}", position=position, mac=mac, backend=bridge)
 
     def pci(self, vm: Vm, name: str) -> Pci:
         """A device of the host that may be given away."""
