@@ -6,7 +6,8 @@ import struct
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Iterable
+import zlib
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -19,7 +20,7 @@ from idl.vif import Bridge, IpConfiguration, Vif
 
 T = TypeVar("T")
 #: How long anything may take here, in seconds.
-LIMIT = 20.0
+LIMIT = 10.0
 BROADCAST = "ff:ff:ff:ff:ff:ff"
 ARP, IP, VLAN, IP6 = 0x0806, 0x0800, 0x8100, 0x86DD
 
@@ -166,21 +167,30 @@ def discovery(kind: int, target: str) -> bytes:
     return struct.pack("!BBHI", kind, 0, 0, 0) + IPv6Address(target).packed
 
 
-def seen(wire: socket.socket, marker: bytes) -> list[bytes]:
-    """The frames that come in before the one with the marker in it."""
-    deadline, found = soon(), []
-    while True:
+def groups(frames: Iterable[str]) -> dict[bytes, str]:
+    """Where each of them goes: to a group of its own, by which it is told when it arrives."""
+    return {b"\3\0" + struct.pack("!I", zlib.crc32(name.encode())): name for name in frames}
+
+
+def speak(wire: socket.socket, frames: Mapping[str, bytes]) -> None:
+    """Send them."""
+    for group, name in groups(frames).items():
+        wire.send(group + frames[name][6:])
+
+
+def heard(wire: socket.socket, frames: Mapping[str, bytes]) -> set[str]:
+    """The names of the frames that come in. The last one has to: it ends the wait."""
+    deadline, names, found = soon(), groups(frames), set[str]()
+    while list(frames)[-1] not in found:
         wire.settimeout(max(deadline - time.monotonic(), 0.001))
-        raw = wire.recv(1 << 17)
-        if marker in raw:
-            return found
-        found.append(raw)
+        raw, (_, _, direction, *_) = wire.recvfrom(1 << 17)
+        if direction != socket.PACKET_OUTGOING and raw[:6] in names:
+            found.add(names[raw[:6]])
+    return found
 
 
-def arriving(frames: Iterable[bytes], wire: socket.socket, sender: socket.socket) -> list[bytes]:
-    """Which of the frames arrive. The last one has to: it ends the wait."""
-    *others, last = frames
-    for one in [*others, last]:
-        sender.send(one)
-    found = seen(wire, last)
-    return [one for one in others if one in found]
+def arriving(frames: Mapping[str, bytes], sender: Guest, receiver: Guest) -> set[str]:
+    """The names of those that arrive."""
+    with sender.wire() as mouth, receiver.wire() as ear:
+        speak(mouth, frames)
+        return heard(ear, frames)
