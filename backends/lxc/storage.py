@@ -1,20 +1,32 @@
 """What the VBDs of containers are on this host: sources, layers, and where both are mounted."""
 
+import os
 import threading
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from backends.interface import Call, Waiting
 from backends.lxc import disks, sources
 from backends.lxc.disks import Disk, Format
+from backends.lxc.images import Images
 from backends.lxc.layers import Base, Layers
 from backends.lxc.sources import Kind, Source
 from backends.lxc.spawner import Job, Spawner
 from idl.errors import InvalidParameter, StorageError
 from idl.ids import vm_of
 from idl.vbd import Vbd
+
+#: Seconds that unpacking an image may take, and between two looks at that.
+UNPACKING = 3600.0
+RECHECK = 0.2
+
+#: The first kernel that maps the ids of a squashfs.
+_SQUASHFS_MAPPED = (6, 2)
 
 #: What may be at a path that is said to be of a format.
 _KINDS: dict[Format, frozenset[Kind]] = {
@@ -33,15 +45,37 @@ class Prepared:
     loop: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Base:
+    """What is mounted, below a layer or alone: an open directory or image."""
+
+    fd: int
+    image: bool
+    facts: Base
+
+
 class Storage:
     """The storage of an instance: `run` is RUN/lxc, `state` STATE/lxc, `roots` what clients
-    may name paths beneath."""
+    may name paths beneath. Where the kernel does not map the ids of a squashfs (`maps_squashfs`,
+    None: as its version says), that is unpacked for those who need it."""
 
-    def __init__(self, *, run: Path, state: Path, roots: Sequence[Path], spawner: Spawner) -> None:
+    def __init__(
+        self,
+        *,
+        run: Path,
+        state: Path,
+        roots: Sequence[Path],
+        spawner: Spawner,
+        maps_squashfs: bool | None = None,
+    ) -> None:
         self.state = state
         self._run = run
         self._roots = tuple(roots)
         self._spawner = spawner
+        self._maps_squashfs = (
+            maps_ids(os.uname().release) if maps_squashfs is None else maps_squashfs
+        )
+        self._images = Images(state / "images", spawner)
         self._removal = _Removal(state / "tombstones", spawner)
         self.layers = Layers(state, self._removal.begin)
 
@@ -54,6 +88,7 @@ class Storage:
     def close(self) -> None:
         """Leave everything as it is."""
         self._removal.close()
+        self._images.close()
 
     def prepare(
         self,
@@ -69,12 +104,12 @@ class Storage:
 
         Raises InvalidParameter, Unimplemented, StorageError."""
         disk = disks.disk(vbd, privileged=user_namespace is None)
-        with sources.opened(disk.path, self._roots) as source:
+        with sources.opened(disk.path, self._roots) as source, ExitStack() as stack:
             _require_kind(disk, source)
-            layer = None
-            if disk.layered:
-                base = Base(path=source.path, identity=source.identity)
-                layer = self.layers.make(vbd, call.incarnation, base)
+            base = self._base(disk, source, stack, privileged=user_namespace is None)
+            if base is None:
+                return Waiting(f"the image {disk.path} to be unpacked", UNPACKING, RECHECK)
+            layer = self.layers.make(vbd, call.incarnation, base.facts) if disk.layered else None
             answer = self._job(
                 "mount_disk",
                 vbd.id,
@@ -82,15 +117,32 @@ class Storage:
                 call.deadline,
                 at=str(at),
                 source=str(layer or source.path),
-                image=source.kind != "directory",
+                image=base.image,
                 kind="squashfs" if disk.format == "squashfs" else None,
                 layer=None if layer is None else str(layer),
                 attributes=disk.attributes,
                 user_namespace=None if user_namespace is None else str(user_namespace),
                 first_id=first_id,
-                fds=(source.fd,),
+                fds=(base.fd,),
             )
         return Prepared(layer=layer, loop=answer["loop"])
+
+    def _base(
+        self, disk: Disk, source: Source, stack: ExitStack, *, privileged: bool
+    ) -> "_Base | None":
+        """What to mount; None while it is being unpacked."""
+        squashfs = disk.format == "squashfs"
+        facts = Base(path=source.path, identity=source.identity)
+        if disk.format != "tar" and (not squashfs or privileged or self._maps_squashfs):
+            return _Base(source.fd, source.kind != "directory", facts)
+        image = self._images.unpacked(source, squashfs=squashfs, devices=privileged)
+        if image is None:
+            return None
+        fd = os.open(image.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        stack.callback(os.close, fd)
+        # A squashfs may be mounted itself one day, by a newer kernel: then nothing has a digest.
+        digest = None if squashfs else image.digest
+        return _Base(fd, image=False, facts=msgspec.structs.replace(facts, digest=digest))
 
     def release(self, call: Call, vm: str, at: Path) -> None:
         """Unmount everything at a directory and remove that; nothing where there is nothing.
@@ -103,6 +155,12 @@ class Storage:
         except OSError as error:
             reason = f"{what}: {error.strerror or error}"
             raise StorageError(plugin="lxc", reason=reason) from error
+
+
+def maps_ids(release: str) -> bool:
+    """Whether a kernel of this release maps the ids of a squashfs."""
+    major, minor, *_ = release.split(".")
+    return (int(major), int(minor.partition("-")[0])) >= _SQUASHFS_MAPPED
 
 
 class _Removal:

@@ -3,9 +3,11 @@
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
+from rigs.disks import Disks
+from rigs.disks import disks as opened
 
 #: How long anything may take here, in seconds.
 LIMIT = 30.0
@@ -41,3 +43,10 @@ def eventually() -> Callable[..., None]:
             nothing.wait(0.01)
 
     return wait
+
+
+@pytest.fixture
+def disks(tmp_path, root) -> Iterator[Disks]:
+    """A storage, and what is tried on it."""
+    with opened(tmp_path.resolve()) as found:
+        yield found

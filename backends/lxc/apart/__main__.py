@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from backends.lxc.apart import keeper, mounting, namespaces, removing, syscalls
+from backends.lxc.apart import keeper, mounting, namespaces, removing, syscalls, unpacking
 
 #: Bytes of a request, and of an answer.
 PACKET = 1 << 16
@@ -24,10 +24,12 @@ JOBS: dict[str, Callable[..., Any]] = {
     "hold_namespaces": namespaces.hold,
     "release_namespaces": namespaces.release,
     "keep": keeper.keep,
+    "liblxc_version": keeper.version,
     "mount_disk": mounting.mount_disk,
     "own_mounts": mounting.own_mounts,
     "release_mounts": mounting.release_mounts,
     "remove_trees": removing.remove_trees,
+    "unpack_image": unpacking.unpack_image,
 }
 
 

@@ -187,14 +187,24 @@ def _make_upper(base: int, layer: str) -> None:
     found = os.stat(root)
     os.chown(partial, found.st_uid, found.st_gid)
     os.chmod(partial, stat.S_IMODE(found.st_mode))
-    for name in os.listxattr(root):
-        if not name.startswith("trusted.overlay."):
-            os.setxattr(partial, name, os.getxattr(root, name))
+    for name in _attributes(root):
+        os.setxattr(partial, name, os.getxattr(root, name))
     with _directory(partial) as fd:
         os.fsync(fd)
     os.rename(partial, upper)
     with _directory(layer) as fd:
         os.fsync(fd)
+
+
+def _attributes(path: str) -> list[str]:
+    """The extended attributes to be taken over."""
+    try:
+        found = os.listxattr(path)
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:  # a file system without any
+            raise
+        return []
+    return [name for name in found if not name.startswith("trusted.overlay.")]
 
 
 @contextmanager

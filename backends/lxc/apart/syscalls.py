@@ -103,7 +103,8 @@ def umount(target: str, flags: int = 0) -> None:
 
 def open_tree(path: str, flags: int, *, at: int = AT_FDCWD) -> int:
     """As open_tree does: a descriptor of the mount, or with OPEN_TREE_CLONE of a copy."""
-    return _syscall(f"open_tree {path}", _OPEN_TREE, at, path.encode(), flags | OPEN_TREE_CLOEXEC)
+    flags |= OPEN_TREE_CLOEXEC
+    return _syscall(f"open_tree {path}", _OPEN_TREE, at, os.fsencode(path), flags)
 
 
 def move_mount(tree: int, target: str, *, at: int = AT_FDCWD, flags: int = 0) -> None:
@@ -114,7 +115,7 @@ def move_mount(tree: int, target: str, *, at: int = AT_FDCWD, flags: int = 0) ->
         tree,
         b"",
         at,
-        target.encode(),
+        os.fsencode(target),
         MOVE_MOUNT_F_EMPTY_PATH | flags,
     )
 
@@ -164,7 +165,12 @@ def _reason(context: int, error: OSError) -> str:
 def openat2(path: str, flags: int, resolve: int, *, at: int = AT_FDCWD) -> int:
     """As openat2 does: a descriptor of what a path is under the given rules."""
     how = struct.pack("QQQ", flags | os.O_CLOEXEC, 0, resolve)
-    return _syscall(f"openat2 {path}", _OPENAT2, at, path.encode(), how, len(how))
+    return _syscall(f"openat2 {path}", _OPENAT2, at, os.fsencode(path), how, len(how))
+
+
+def syncfs(fd: int) -> None:
+    """Put the file system that a file is on to the disk."""
+    _checked("syncfs", _libc.syncfs(fd))
 
 
 def setns(fd: int, kind: int = 0) -> None:

@@ -1,0 +1,283 @@
+"""Image files as disks: file systems in loop devices, squashfs, archives unpacked once."""
+
+import io
+import os
+import signal
+import subprocess
+import tarfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+from rigs.disks import FIRST, LIMIT, small
+
+from backends.interface import Waiting
+from backends.lxc.storage import Prepared, Storage
+from idl.errors import HypervisorError, InvalidParameter, StorageError
+from idl.vbd import Local, Mount, Vbd
+
+#: So many that unpacking them can be interrupted.
+FILES = 20_000
+COMPRESSIONS = {"tar": "", "gz": "--gzip", "bz2": "--bzip2", "xz": "--xz", "zst": "--zstd"}
+
+
+@pytest.fixture
+def base(disks) -> Path:
+    root = disks.path / "base"
+    small(root)
+    return root
+
+
+def run(*words) -> None:
+    subprocess.run([str(word) for word in words], check=True, capture_output=True, timeout=LIMIT)
+
+
+def vbd(path: Path, format: str, trusted=False, **fields) -> Vbd:
+    overlay = fields.pop("overlay", False)
+    backend = Local(path=str(path), format=format, overlay=overlay)
+    mount = Mount(path="/", options=["trusted"] if trusted else [])
+    return Vbd(**{"id": "vm1/root", "backend": backend, "mount": mount, **fields})
+
+
+def ext4(disks, base, name="disk.img") -> Path:
+    image = disks.images / name
+    run("mkfs.ext4", "-q", "-d", base, image, "16M")
+    return image
+
+
+def squashfs(disks, base) -> Path:
+    image = disks.images / "base.squashfs"
+    run("mksquashfs", base, image, "-quiet", "-no-progress")
+    return image
+
+
+def tar(disks, base, suffix="tar") -> Path:
+    archive = disks.images / f"base.{suffix}"
+    option = COMPRESSIONS[suffix]
+    run("tar", "-C", base, *([option] if option else []), "-cf", archive, ".")
+    return archive
+
+
+def loops(image: Path) -> list[str]:
+    done = subprocess.run(
+        ["losetup", "--noheadings", "--output=NAME", "--associated", str(image)],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return done.stdout.split()
+
+
+def prepared(disks, disk, **fields) -> Prepared:
+    """Once its image is unpacked."""
+    deadline = time.monotonic() + LIMIT
+    while isinstance(found := disks.prepare(disk, **fields), Waiting):
+        assert time.monotonic() < deadline
+        disks.wait(found.recheck)
+    return found
+
+
+def test_an_image_file_is_the_containers_to_write(disks, base, eventually):
+    image = ext4(disks, base)
+    disk = vbd(image, "raw", trusted=True)
+    found = disks.prepare(disk)
+    assert found == Prepared(layer=None, loop=loops(image)[0])
+    assert disks.prepare(disk) == found
+
+    disks.inside(disk, "echo changed > /etc/issue; chown 1000:1000 /etc/issue")
+    assert disks.at(disk).joinpath("etc/issue").stat().st_uid == FIRST + 1000
+    disks.release(disk)
+    eventually(lambda: not loops(image))
+    said = subprocess.run(
+        ["debugfs", "-R", "cat /etc/issue", image], check=True, capture_output=True, text=True
+    )
+    assert said.stdout == "changed\n"
+
+
+def test_an_image_file_has_one_device_however_often_it_is_mounted(disks, base):
+    image = ext4(disks, base)
+    disk = vbd(image, "raw", trusted=True)
+    other = msgspec.structs.replace(disk, id="vm2/root2")
+    with ThreadPoolExecutor() as pool:
+        both = list(pool.map(disks.prepare, [disk, other]))
+    assert both == [Prepared(layer=None, loop=loops(image)[0])] * 2
+    assert len(loops(image)) == 1
+    disks.inside(disk, "echo changed > /etc/issue")
+    assert disks.inside(other, "cat /etc/issue") == "changed"
+
+
+def test_an_image_file_is_not_written_where_nobody_may(disks, base):
+    image = ext4(disks, base)
+    content = image.read_bytes()
+    disk = vbd(image, "raw", trusted=True, mode="ro")
+    disks.prepare(disk)
+    with pytest.raises(AssertionError, match="Read-only file system"):
+        disks.inside(disk, "echo changed > /etc/issue")
+    disks.release(disk)
+    assert image.read_bytes() == content
+
+
+def test_a_layer_over_an_image_file(disks, base):
+    image = ext4(disks, base)
+    content = image.read_bytes()
+    disk = vbd(image, "raw", trusted=True, overlay=True)
+    assert disks.prepare(disk).layer is not None
+    disks.inside(disk, "echo changed > /etc/issue; cat /etc/issue")
+    disks.release(disk)
+    assert image.read_bytes() == content
+
+
+def test_a_block_device(disks, base):
+    image = ext4(disks, base)
+    node = subprocess.run(
+        ["losetup", "--find", "--show", image], check=True, capture_output=True, text=True
+    ).stdout.strip()
+    try:
+        roots = [Path("/dev")]
+        storage = Storage(
+            run=disks.path / "run", state=disks.state, roots=roots, spawner=disks.spawner
+        )
+        there = replace(disks, storage=storage)
+        disk = vbd(Path(node), "raw", trusted=True)
+        there.prepare(disk)
+        there.inside(disk, "echo changed > /etc/issue")
+        there.release(disk)
+    finally:
+        run("losetup", "--detach", node)
+
+
+def test_what_holds_no_file_system_is_told(disks):
+    (disks.images / "disk.img").write_bytes(bytes(1 << 20))
+    with pytest.raises(StorageError, match=r"vm1/root: holds no file system .*ext4"):
+        disks.prepare(vbd(disks.images / "disk.img", "raw", trusted=True))
+    assert loops(disks.images / "disk.img") == []
+
+
+def test_a_medium_is_read_only(disks, base):
+    image = ext4(disks, base, "medium.iso")
+    disk = vbd(image, "raw", type="cdrom")
+    disks.prepare(disk)
+    assert disks.inside(disk, "cat /etc/issue") == "base"
+    with pytest.raises(AssertionError, match="Read-only file system"):
+        disks.inside(disk, "echo changed > /etc/issue")
+
+
+@pytest.mark.parametrize("mapped", [True, False], ids=["mapped", "unpacked"])
+def test_a_squashfs_is_shared(disks, base, mapped, eventually):
+    os.chown(base / "etc" / "issue", 5, 5)
+    image = squashfs(disks, base)
+    storage = Storage(
+        run=disks.path / "run",
+        state=disks.state,
+        roots=[disks.images],
+        spawner=disks.spawner,
+        maps_squashfs=mapped,
+    )
+    there = replace(disks, storage=storage)
+    one, two = vbd(image, "squashfs"), vbd(image, "squashfs", id="vm2/root2", persistent=False)
+    for disk in (one, two):
+        assert prepared(there, disk).layer
+    assert len(loops(image)) == mapped
+    there.inside(one, "echo changed > /etc/issue")
+    assert there.inside(two, "cat /etc/issue; stat -c %u:%g /etc/issue") == "base5:5"
+    for disk in (one, two):
+        there.release(disk)
+    eventually(lambda: not loops(image))
+    assert there.mounted() == []
+
+
+def test_a_squashfs_is_what_it_says(disks, base):
+    with pytest.raises(StorageError, match="holds ext4, not squashfs"):
+        disks.prepare(vbd(ext4(disks, base), "squashfs"))
+    with pytest.raises(InvalidParameter, match="is a directory, which is never squashfs"):
+        disks.prepare(vbd(disks.images, "squashfs"))
+
+
+@pytest.mark.parametrize("suffix", COMPRESSIONS)
+def test_an_archive_is_unpacked_once(disks, base, suffix):
+    archive = tar(disks, base, suffix)
+    one, two = vbd(archive, "tar"), vbd(archive, "tar", id="vm2/root2")
+    with ThreadPoolExecutor() as pool:
+        both = list(pool.map(lambda disk: prepared(disks, disk), [one, two]))
+    assert all(found.layer for found in both)
+    images = list((disks.state / "images").iterdir())
+    assert [sorted(p.name for p in image.iterdir()) for image in images] == [
+        ["image.json", "root"]
+    ]
+
+    disks.inside(one, "echo changed > /etc/issue")
+    assert disks.inside(two, "cat /etc/issue; stat -c %u:%g /home/user") == "base1000:1000"
+    before = images[0].stat()
+    disks.release(one)
+    assert prepared(disks, one) == both[0]
+    assert images[0].stat() == before
+
+
+def test_an_archive_that_changed_is_another_image(disks, base):
+    archive = tar(disks, base)
+    disk = vbd(archive, "tar")
+    prepared(disks, disk)
+    disks.release(disk)
+    (base / "etc" / "issue").write_text("newer")
+    tar(disks, base)
+
+    with pytest.raises(StorageError, match=r"layers/vm1/root was made over .*base\.tar"):
+        prepared(disks, disk)
+    prepared(disks, vbd(archive, "tar", id="vm2/root2"))
+    assert disks.inside(vbd(archive, "tar", id="vm2/root2"), "cat /etc/issue") == "newer"
+
+
+def test_an_archive_that_was_only_touched_is_the_same_base(disks, base):
+    archive = tar(disks, base)
+    disk = vbd(archive, "tar")
+    prepared(disks, disk)
+    disks.release(disk)
+    os.utime(archive)
+    prepared(disks, disk)
+
+
+def test_a_bad_archive_is_told_and_leaves_nothing(disks):
+    archive = disks.images / "bad.tar"
+    with tarfile.open(archive, "w") as file:
+        member = tarfile.TarInfo("../escape")
+        file.addfile(member)
+    with pytest.raises(StorageError, match=r"bad\.tar cannot be unpacked: the member \.\./escape"):
+        prepared(disks, vbd(archive, "tar"))
+    assert list((disks.state / "images").iterdir()) == []
+    assert not (disks.state / "layers").exists()
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(disks, base):
+    (base / "large").write_bytes(os.urandom(4 << 20))
+    archive = tar(disks, base)
+    images = disks.state / "images"
+    images.mkdir()
+    run("mount", "-t", "tmpfs", "-o", "size=2M", "small", images)
+    with pytest.raises(StorageError, match="No space left on device"):
+        prepared(disks, vbd(archive, "tar"))
+    assert list(images.iterdir()) == []
+
+
+def test_what_an_interrupted_one_left_is_no_image(disks, base, eventually):
+    archive = disks.images / "base.tar"
+    with tarfile.open(archive, "w") as file:
+        for number in range(FILES):
+            file.addfile(tarfile.TarInfo(f"file{number}"), io.BytesIO())
+    disk = vbd(archive, "tar")
+    assert isinstance(disks.prepare(disk), Waiting)
+    images = disks.state / "images"
+    eventually(lambda: list(images.glob(".*.partial/root/file*")))
+    server = disks.spawner._server
+    server.send_signal(signal.SIGKILL)
+    server.wait()
+    assert [path.name.startswith(".") for path in images.iterdir()] == [True]
+    next(images.glob(".*.partial/root")).joinpath("stale").touch()
+
+    with pytest.raises(HypervisorError, match="died"):
+        prepared(disks, disk)
+    prepared(disks, disk)
+    assert [path.name.startswith(".") for path in images.iterdir()] == [False]
+    assert len(list(images.glob("[!.]*/root/*"))) == FILES

@@ -1,0 +1,149 @@
+"""A storage on a directory, and what a container's root would see of the disks it mounts."""
+
+import os
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from backends.lxc.apart import mounts, syscalls
+from backends.lxc.spawner import Spawner
+from backends.lxc.storage import Storage
+from idl.vbd import Local, Vbd
+
+LIMIT = 30.0
+FIRST = 1_000_000
+MOUNTS = "/proc/self/mountinfo"
+MS_SHARED = 1 << 20
+BUSYBOX = "/bin/busybox"
+
+
+@dataclass
+class Attempt:
+    """A call that nobody cancels."""
+
+    incarnation: str = "i1"
+    micro_op: str = "vbd.plug"
+    deadline: float = field(default_factory=lambda: time.monotonic() + LIMIT)
+
+    def checkpoint(self):
+        pass
+
+    def pause(self, seconds):
+        threading.Event().wait(seconds)
+
+    def progress(self, fraction):
+        pass
+
+
+@dataclass
+class Disks:
+    """A storage on a directory, the id map of a domain, and what is tried on them."""
+
+    path: Path
+    spawner: Spawner
+    storage: Storage
+
+    @property
+    def images(self) -> Path:
+        return self.path / "images"
+
+    @property
+    def state(self) -> Path:
+        return self.path / "state"
+
+    def at(self, vbd: Vbd) -> Path:
+        return self.path / "run" / "disks" / vbd.id.partition("/")[2]
+
+    def prepare(self, vbd: Vbd, incarnation="i1", privileged=False):
+        users = None if privileged else self.path / "ns" / "user"
+        return self.storage.prepare(
+            Attempt(incarnation),
+            vbd,
+            at=self.at(vbd),
+            user_namespace=users,
+            first_id=0 if privileged else FIRST,
+        )
+
+    def release(self, vbd: Vbd):
+        self.storage.release(Attempt(), "vm1", self.at(vbd))
+
+    def inside(self, vbd: Vbd, script: str) -> str:
+        """What a shell says that has the disk as its root, as the container's root."""
+        done = subprocess.run(
+            [
+                *("nsenter", f"--user={self.path}/ns/user", f"--root={self.at(vbd)}", "--wd=/"),
+                *("-S", "0", "-G", "0", "/bin/busybox", "sh", "-ec", script),
+            ],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def wait(self, seconds: float) -> None:
+        threading.Event().wait(seconds)
+
+    def mounted(self) -> list[str]:
+        points = [mount.point for mount in mounts.listed()]
+        return sorted(point for point in points if point.startswith(f"{self.path}/run/disks"))
+
+
+def clear(path: Path):
+    for mount in reversed(mounts.listed()):
+        if f"{mount.point}/".startswith(f"{path}/"):
+            with suppress(OSError):
+                syscalls.umount(mount.point, syscalls.MNT_DETACH)
+
+
+@contextmanager
+def disks(path: Path) -> Iterator[Disks]:
+    """All of it, below a directory; nothing is mounted there afterwards."""
+    for directory in ("images", "state", "run"):
+        (path / directory).mkdir()
+    # As below systemd, where everything is shared with other namespaces.
+    syscalls.mount(str(path), str(path), flags=syscalls.MS_BIND)
+    syscalls.mount("none", str(path), flags=MS_SHARED)
+    spawner = Spawner(path / "run" / "jobs")
+    spawner.open(LIMIT)
+    storage = Storage(
+        run=path / "run", state=path / "state", roots=[path / "images"], spawner=spawner
+    )
+    try:
+        storage.open(time.monotonic() + LIMIT)
+        spawner.run(
+            "hold_namespaces",
+            owner="vm1",
+            deadline=time.monotonic() + LIMIT,
+            directory=str(path / "ns"),
+            first_id=FIRST,
+        )
+        yield Disks(path, spawner, storage)
+    finally:
+        storage.close()
+        spawner.close()
+        clear(path)
+
+
+def small(root: Path) -> None:
+    """Make a small root file system."""
+    for directory in ("bin", "etc", "home/user", "tmp"):
+        (root / directory).mkdir(parents=True)
+    shutil.copy(BUSYBOX, root / "bin")
+    for applet in ("cat", "chown", "ls", "mv", "rm", "stat"):
+        (root / "bin" / applet).symlink_to("busybox")
+    (root / "etc" / "issue").write_text("base")
+    os.chown(root / "home" / "user", 1000, 1000)
+    root.chmod(0o751)
+
+
+def directory(path: Path, **fields) -> Vbd:
+    overlay = fields.pop("overlay", False)
+    backend = Local(path=str(path), format="directory", overlay=overlay)
+    return Vbd(**{"id": "vm1/root", "backend": backend, **fields})
