@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
-from rigs.netlab import LIMIT, Guest, Lab, run, soon, static, within
+from rigs.netlab import IP, LIMIT, Guest, Lab, frame, run, soon, static, within
 
 from backends.lxc import rtnetlink
 from backends.lxc.network import HOST_MAC, Network
-from idl.errors import DeadlineExceeded, NetworkError
-from idl.vif import Locked, Rate
+from idl.errors import DeadlineExceeded, InvalidParameter, NetworkError
+from idl.vif import Bridge, IpConfiguration, Locked, Rate, Vif
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def tables() -> str:
     return run("nft", "list", "tables", "netdev")
 
 
-def passes(sender: Guest, receiver: Guest, address: str) -> bool:
+def passes(sender: Guest, receiver: Guest, address: str, tries: int = 100) -> bool:
     """Whether a datagram comes through, again and again until it does."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
 
@@ -44,7 +44,7 @@ def passes(sender: Guest, receiver: Guest, address: str) -> bool:
     with within(receiver.netns, opened) as ear, within(sender.netns, opened) as mouth:
         ear.bind((address, 5005))
         ear.settimeout(0.1)
-        for _ in range(100):
+        for _ in range(tries):
             mouth.sendto(b"hello", (address, 5005))
             try:
                 return ear.recv(10) == b"hello"
@@ -306,3 +306,130 @@ def test_fifty_at_once_from_four_threads(lab):
         devices = [guest.port.device for guest in guests]
         list(pool.map(lambda one: lab.network.unplug(one, deadline=soon()), devices))
     assert lab.left() == []
+
+
+def configure(lab: Lab, guest: Guest, field: str, vif: Vif, before: Vif) -> None:
+    # Found half done, or done, it is done again.
+    for _ in range(2):
+        lab.network.configure(vif, field, guest.port, before=before, deadline=soon())
+
+
+def test_a_running_guest_moves_between_bridges(lab):
+    one, two, third = lab.plugged(), lab.plugged(), lab.guest()
+    elsewhere = replace(lab.usual(third), backend=Bridge(name=lab.other))
+    lab.network.plug(elsewhere, third.port, deadline=soon())
+    assert passes(one, two, "10.9.0.2")
+    assert not passes(one, third, "10.9.0.3", tries=3)
+    moved = replace(lab.usual(one), backend=Bridge(name=lab.other))
+    configure(lab, one, "backend", moved, lab.usual(one))
+    assert passes(one, third, "10.9.0.3")
+    assert not passes(one, two, "10.9.0.2", tries=3)
+    assert one.addresses() == {"10.9.0.1/24", "fd09::1/64"}
+    missing = replace(moved, backend=Bridge(name="nowhere"))
+    with pytest.raises(NetworkError, match="bridge nowhere"):
+        lab.network.configure(missing, "backend", one.port, before=moved, deadline=soon())
+    assert passes(one, third, "10.9.0.3")
+
+
+def test_the_cable_is_pulled_and_put_in(lab):
+    guest = lab.guest()
+    out, into = lab.usual(guest, carrier=False), lab.usual(guest)
+
+    def cable() -> bool:
+        return "LOWER_UP" in links("-n", guest.name)["eth0"]["flags"]
+
+    lab.network.plug(out, guest.port, deadline=soon())
+    assert not cable()
+    assert guest.addresses() == {"10.9.0.1/24", "fd09::1/64"}
+    configure(lab, guest, "carrier", into, out)
+    assert cable()
+    configure(lab, guest, "carrier", out, into)
+    assert not cable()
+    # Nor does moving it put the cable in.
+    moved = replace(out, backend=Bridge(name=lab.other))
+    configure(lab, guest, "backend", moved, out)
+    assert not cable()
+
+
+def default(guest: Guest, family: str) -> list[str]:
+    """Gateways."""
+    lines = guest.ip(family, "route", "show", "default").splitlines()
+    return [line.split()[2] for line in lines]
+
+
+def test_addresses_change_and_the_guests_own_stay(lab):
+    guest = lab.guest()
+    before = lab.usual(guest, ipv4=static("10.9.0.1/24", "10.9.1.1/24", gateway="10.9.0.254"))
+    lab.network.plug(before, guest.port, deadline=soon())
+    # In the same network, so that the kernel would remove it with the first one.
+    guest.ip("address", "add", "10.9.0.77/24", "dev", "eth0")
+    after = replace(before, ipv4=static("10.9.1.1/24", "10.9.2.1/24", gateway="10.9.1.254"))
+    configure(lab, guest, "ipv4", after, before)
+    assert guest.addresses() == {"10.9.0.77/24", "10.9.1.1/24", "10.9.2.1/24", "fd09::1/64"}
+    assert default(guest, "-4") == ["10.9.1.254"]
+    none = replace(after, ipv4=IpConfiguration())
+    configure(lab, guest, "ipv4", none, after)
+    assert guest.addresses() == {"10.9.0.77/24", "fd09::1/64"}
+    assert default(guest, "-4") == []
+
+
+def test_ipv6_addresses_change_too(lab):
+    guest = lab.guest()
+    before = lab.usual(guest, ipv6=static("fd09::1/64", gateway="fe80::1"))
+    lab.network.plug(before, guest.port, deadline=soon())
+    guest.ip("address", "add", "fd09::77/64", "dev", "eth0")
+    after = replace(before, ipv6=static("fd0a::1/64", gateway="fd0a::fe"))
+    configure(lab, guest, "ipv6", after, before)
+    assert guest.addresses() == {"10.9.0.1/24", "fd09::77/64", "fd0a::1/64"}
+    assert default(guest, "-6") == ["fd0a::fe"]
+    configure(lab, guest, "ipv6", replace(after, ipv6=static("fd0a::1/64")), after)
+    assert default(guest, "-6") == []
+
+
+def test_two_vifs_may_both_have_a_gateway(lab):
+    guest = lab.guest()
+    for position in (0, 1):
+        number = position + 1
+        own = static(f"10.{number}.0.1/24", gateway=f"10.{number}.0.254")
+        vif = replace(lab.usual(guest, ipv4=own, ipv6=static()), position=position)
+        port = replace_port(guest, device=f"xv{lab.mark}00f{position}", inside=f"eth{position}")
+        lab.network.plug(vif, port, deadline=soon())
+    assert default(guest, "-4") == ["10.1.0.254", "10.2.0.254"]
+
+
+def test_it_is_found_under_another_name(lab):
+    """A guest may call its side what it likes."""
+    guest = lab.plugged()
+    guest.ip("link", "set", "eth0", "down")
+    guest.ip("link", "set", "eth0", "name", "mine")
+    after = lab.usual(guest, ipv4=static("10.9.0.9/24"))
+    configure(lab, guest, "ipv4", after, lab.usual(guest))
+    assert "10.9.0.9/24" in guest.ip("address", "show", "dev", "mine")
+
+
+def test_a_side_that_the_guest_has_removed_is_told(lab):
+    guest = lab.plugged()
+    guest.ip("link", "delete", "eth0")
+    with pytest.raises(NetworkError, match=r"removed its side.*plug it again"):
+        configure(lab, guest, "carrier", lab.usual(guest), lab.usual(guest))
+    with pytest.raises(NetworkError, match="no such interface"):
+        lab.network.counters(guest.port.device, deadline=soon())
+
+
+def test_what_cannot_be_changed_is_refused(lab):
+    guest = lab.plugged()
+    with pytest.raises(InvalidParameter, match="mac"):
+        configure(lab, guest, "mac", lab.usual(guest), lab.usual(guest))
+
+
+def test_counters_are_the_guests(lab):
+    one, two = lab.plugged(), lab.plugged()
+    assert passes(one, two, "10.9.0.2")
+    with one.wire() as wire:
+        before = lab.network.counters(one.port.device, deadline=soon())
+        for _ in range(10):
+            wire.send(frame(one.mac, IP, bytes(986)))
+        after = lab.network.counters(one.port.device, deadline=soon())
+    assert after["tx_packets"] - before["tx_packets"] >= 10
+    assert after["tx_bytes"] - before["tx_bytes"] >= 10_000
+    assert after["rx_bytes"] - before["rx_bytes"] < 5_000
