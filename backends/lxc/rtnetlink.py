@@ -31,7 +31,7 @@ from backends.lxc.apart import syscalls
 from idl.errors import DeadlineExceeded
 
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
-_ACK, _DUMP = 0x5, 0x301
+_ACK, _DUMP, _CHANGED = 0x5, 0x301, 0x10
 _REPLACE, _EXCL, _CREATE = 0x100, 0x200, 0x400
 _NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
 _NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
@@ -83,6 +83,7 @@ class Talk:
     ) -> None:
         self._deadline = deadline
         self._began = time.monotonic()
+        self._changed = False
         family = _NETLINK_NETFILTER if netfilter else socket.NETLINK_ROUTE
         self._socket = _opened(family) if netns is None else _opened_in(netns, family)
         for option in (_CAP_ACK, _EXT_ACK, _STRICT):
@@ -114,14 +115,14 @@ class Talk:
         message["attrs"] = [("IFLA_EXT_MASK", _SKIP_STATS)]
         # Looked for in the bytes first: to decode a message costs a quarter of a millisecond.
         needle = prefix.encode()
-        found = [_link(raw) for raw in self._ask(_GETLINK, message, _DUMP) if needle in raw]
+        found = [_link(raw) for raw in self._dump(_GETLINK, message) if needle in raw]
         return [link.name for link in found if link.alias.startswith(prefix)]
 
     def tables(self) -> dict[str, str]:
         """The nftables tables of the family netdev: name to comment ("" without one)."""
         message = nft_table_msg()
         message["nfgen_family"] = _NFPROTO_NETDEV
-        return dict(map(_table, self._ask(_GETTABLE, message, _DUMP)))
+        return dict(map(_table, self._dump(_GETTABLE, message)))
 
     def nsid(self, netns: Path) -> int:
         """The id of a network namespace as seen from this one; negative: no link leads there."""
@@ -205,7 +206,7 @@ class Talk:
         """The addresses of an interface."""
         message = ifaddrmsg()
         message["index"] = index
-        found = map(_address, self._ask(_GETADDR, message, _DUMP))
+        found = map(_address, self._dump(_GETADDR, message))
         # A kernel that cannot filter tells of every interface.
         return [address for where, address in found if where == index]
 
@@ -266,9 +267,18 @@ class Talk:
         self._socket.send(_HEADER.pack(_HEADER.size + len(body), kind, flags, 0, 0) + body)
         return self._answers(only=flags == 1)
 
+    def _dump(self, kind: int, message: nlmsg) -> list[bytes]:
+        """All that there is; asked for again when it changed meanwhile, as some may be missing."""
+        while True:
+            self._changed = False
+            found = list(self._ask(kind, message, _DUMP))
+            if not self._changed:
+                return found
+
     def _answers(self, *, only: bool) -> Iterator[bytes]:
         while True:
-            for kind, raw in _messages(self._receive()):
+            for kind, flags, raw in _messages(self._receive()):
+                self._changed |= bool(flags & _CHANGED)
                 if kind == _NLMSG_ERROR:
                     _raise(raw)
                 if kind in {_NLMSG_ERROR, _NLMSG_DONE}:
@@ -314,11 +324,12 @@ def _opened_in(netns: Path, family: int) -> socket.socket:
     return outcome[0]
 
 
-def _messages(packet: bytes) -> Iterator[tuple[int, bytes]]:
+def _messages(packet: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Kind, flags and all of each message."""
     at = 0
     while at < len(packet):
-        length, kind, *_ = _HEADER.unpack_from(packet, at)
-        yield kind, packet[at : at + length]
+        length, kind, flags, *_ = _HEADER.unpack_from(packet, at)
+        yield kind, flags, packet[at : at + length]
         at += (length + 3) & ~3
 
 
