@@ -44,9 +44,12 @@ class Clearing:
         disks = place.path / "disks"
         for at in list(disks.iterdir()) if disks.is_dir() else []:
             self._machine.storage.release(call, vm, at)
-        directory = str(place.user_namespace.parent)
         self._machine.spawner.run(
-            "release_namespaces", owner=vm, deadline=call.deadline, directory=directory
+            "release_namespaces",
+            owner=vm,
+            deadline=call.deadline,
+            directory=str(place.user_namespace.parent),
+            shown=str(place.xsdata),
         )
 
     def leftovers(self, vm: VmId, living: Record | None, deadline: float) -> list[str]:

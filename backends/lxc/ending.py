@@ -32,7 +32,9 @@ class Watch:
                 self._epoll.register(process, select.EPOLLIN | select.EPOLLONESHOT)
 
     def close(self) -> None:
-        """End the thread."""
+        """End the thread; again: nothing."""
+        if self._epoll.closed:
+            return
         os.close(self._stopper)
         self._thread.join()
         self._epoll.close()

@@ -4,6 +4,7 @@ import functools
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
@@ -105,6 +106,15 @@ class Machine:
             console=str(place.console) if populated and place.console.exists() else None,
         )
 
+    def init(self, record: Record) -> int:
+        """The pid of a running container's first process. Raises HypervisorError."""
+        with suppress(OSError, ValueError):
+            pid = int(self.place(record).init.read_text())
+            # The number may be another's by now.
+            if pid in self.group(record).pids():
+                return pid
+        raise HypervisorError(call="init", reason=f"{record.vm} has no first process any more")
+
     def first_id_for(self, mark: str) -> int:
         """Of the range of ids that what bears this mark has. Raises HypervisorError."""
         return self.domains.allot_ids(mark, self.first_id)
@@ -146,7 +156,7 @@ class Status(msgspec.Struct, frozen=True):
 
 
 def read_status(place: Place) -> int | None:
-    """How init ended, as a return code or minus a signal, once it has ended and its keeper has seen it."""
+    """How init ended, as a return code or minus a signal, once its keeper has seen that."""
     try:
         return msgspec.json.decode(place.status.read_bytes(), type=Status).code
     except (FileNotFoundError, msgspec.DecodeError):

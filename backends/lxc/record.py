@@ -76,7 +76,8 @@ class Record(Fact, frozen=True, kw_only=True, omit_defaults=True):
 class Life:
     """What the kernel and the keeper say of a container that was started.
 
-    `status` is how init ended, as a return code or minus a signal; None while it runs and where nobody saw its end.
+    `status` is how init ended, as a return code or minus a signal; None while it runs and where
+    nobody saw its end.
     """
 
     populated: bool

@@ -114,9 +114,8 @@ class VbdOps(MicroOps):
                     call,
                     record.vm,
                     at=at,
-                    init=int(place.init.read_text()),
+                    init=self.machine.init(record),
                     target=target(vbd, 1),
-                    first_id=record.first_id,
                 )
             except StorageError:
                 if vbd.id not in record.vbds:
@@ -125,14 +124,13 @@ class VbdOps(MicroOps):
         return None
 
     def _disconnect(self, call: Call, record: Record, id: DeviceId, *, force: bool) -> None:
-        place = self.machine.place(record)
         self.machine.storage.detach(
             call,
-            record.vm,
             id,
-            at=place.disk(id),
-            init=int(place.init.read_text()),
+            at=self.machine.place(record).disk(id),
+            init=self.machine.init(record),
             force=force,
+            spare=[vbd.target for other, vbd in record.vbds.items() if other != id],
         )
 
     def _put(self, call: Call, vm: Vm, id: DeviceId, held: ContainerVbd | None) -> None:

@@ -70,7 +70,6 @@ class VmOps(MicroOps):
             if waiting is not None:
                 raise HypervisorError(call=call.micro_op, reason=f"waiting for {waiting.what}")
         place.claim(call.incarnation)
-        place.xsdata.mkdir(exist_ok=True, mode=0o755)
         first_id = machine.first_id_for(mark) if not _guest(vm).privileged else 0
         machine.spawner.run(
             "hold_namespaces",
@@ -78,6 +77,7 @@ class VmOps(MicroOps):
             deadline=call.deadline,
             directory=str(place.user_namespace.parent),
             first_id=first_id or None,
+            shown=str(place.xsdata),
         )
         # Last: what there is without a record is a leftover.
         machine.domains.create(

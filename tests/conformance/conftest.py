@@ -166,14 +166,15 @@ class Subject:
         self.backend.vm.take_over(self.call("vm_take_layers"), self.vm.id, parcel)
 
     def plug(self, vbd: Vbd) -> None:
-        self.backend.vbd.plug(self.call("vbd_plug"), self.vm, vbd)
+        self.done(lambda: self.backend.vbd.plug(self.call("vbd_plug"), self.vm, vbd))
 
     def unplug(self, vbd: Vbd, *, force: bool = False) -> None:
         call = self.call("vbd_unplug")
         self.done(lambda: self.backend.vbd.unplug(call, self.vm, vbd, force=force))
 
     def insert(self, vbd: Vbd, medium: Any) -> None:
-        self.backend.vbd.insert(self.call("vbd_insert"), self.vm, vbd, medium)
+        call = self.call("vbd_insert")
+        self.done(lambda: self.backend.vbd.insert(call, self.vm, vbd, medium))
 
     def eject(self, vbd: Vbd) -> None:
         self.backend.vbd.eject(self.call("vbd_eject"), self.vm, vbd)

@@ -6,7 +6,6 @@ last `{"result"}` or `{"error": {"errno", "message"}}`. Whoever has to know that
 former daemon acts any more takes the lock that the server and every job hold.
 """
 
-import fcntl
 import json
 import os
 import signal
@@ -15,7 +14,16 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from backends.lxc.apart import keeper, mounting, namespaces, removing, syscalls, unpacking
+from backends.lxc.apart import (
+    attaching,
+    keeper,
+    locks,
+    mounting,
+    namespaces,
+    removing,
+    syscalls,
+    unpacking,
+)
 
 #: Bytes of a request, and of an answer.
 PACKET = 1 << 16
@@ -25,6 +33,8 @@ JOBS: dict[str, Callable[..., Any]] = {
     "release_namespaces": namespaces.release,
     "keep": keeper.keep,
     "liblxc_version": keeper.version,
+    "attach_mount": attaching.attach_mount,
+    "detach_mount": attaching.detach_mount,
     "mount_disk": mounting.mount_disk,
     "own_mounts": mounting.own_mounts,
     "release_mounts": mounting.release_mounts,
@@ -90,10 +100,10 @@ def _answer(
 def main() -> None:
     """`SOCKET LOCK`: the descriptor of the requests, the path of the lock."""
     requests = socket.socket(fileno=int(sys.argv[1]))
-    lock = os.open(sys.argv[2], os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, str(os.getpid()).encode(), 0)
+    # Until the last job of a server that died has died with it.
+    lock = locks.take(sys.argv[2], wait=True)
+    assert lock is not None, "waited for"
+    locks.sign(lock)
     for name in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         # For the daemon, whose process group this may be in.
         signal.signal(name, signal.SIG_IGN)

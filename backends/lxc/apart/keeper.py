@@ -163,8 +163,9 @@ def _keep(directory: str, name: str, init: list[str] | None, first_id: int, lock
     for fd in (0, 1, 2):
         os.dup2(terminal, fd)
     os.close(terminal)
-    for caught in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
-        signal.signal(caught, signal.SIG_DFL)
+    for changed in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGPIPE, signal.SIGXFSZ):
+        # Ours to ignore, or Python's: a program in the container would inherit it.
+        signal.signal(changed, signal.SIG_DFL)
     code = exit_code(_run(directory, name, init))
     partial = f".{STATUS}"
     Path(partial).write_text(json.dumps({"code": code}))

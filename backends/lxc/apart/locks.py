@@ -1,19 +1,27 @@
 """A process that others have to find, and to see gone: a file that it holds locked, with its
-pid in it."""
+pid in it.
+
+The locks are those of open file descriptions: whoever looks whether one is held does not take
+it for that moment, as with flock, and children share what was opened before the fork.
+"""
 
 import fcntl
 import os
 import signal
+import struct
 from contextlib import suppress
 
+#: `struct flock`: type, whence, start, length (0: all of it), pid.
+_FLOCK = "hhqqi4x"
 
-def take(path: str) -> int | None:
+
+def take(path: str, *, wait: bool = False) -> int | None:
     """The locked file, for as long as the descriptor is open in any process; None where
-    somebody holds it."""
+    somebody holds it, unless that is waited for."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLKW if wait else fcntl.F_OFD_SETLK, _whole())
+    except (BlockingIOError, PermissionError):
         os.close(fd)
         return None
     return fd
@@ -32,12 +40,10 @@ def held(path: str) -> bool:
     except FileNotFoundError:
         return False
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        found = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _whole())
     finally:
         os.close(fd)
-    return False
+    return bool(struct.unpack(_FLOCK, found)[0] != fcntl.F_UNLCK)
 
 
 def holder(path: str) -> int | None:
@@ -61,3 +67,7 @@ def kill(path: str) -> None:
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         os.close(pidfd)
+
+
+def _whole() -> bytes:
+    return struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)

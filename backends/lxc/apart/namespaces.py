@@ -5,11 +5,15 @@ import os
 import socket
 from collections.abc import Callable
 
+from backends.lxc.apart import mounts
 from backends.lxc.apart.syscalls import (
     CLONE_NEWNET,
     CLONE_NEWUSER,
     MNT_DETACH,
     MS_BIND,
+    MS_NODEV,
+    MS_NOEXEC,
+    MS_NOSUID,
     mount,
     setns,
     umount,
@@ -20,10 +24,16 @@ from backends.lxc.apart.syscalls import (
 IDS = 65536
 
 
-def hold(*, directory: str, first_id: int | None) -> None:
+def hold(*, directory: str, first_id: int | None, shown: str) -> None:
     """Pin `DIRECTORY/user`, mapping 0…65535 to `first_id` and on, and in it `DIRECTORY/net`;
-    without `first_id` only `net`, in the host's user namespace. What is there already stays."""
+    without `first_id` only `net`, in the host's user namespace. Mount at `shown` what is shown
+    to the container. What is there already stays."""
     os.makedirs(directory, mode=0o700, exist_ok=True)
+    os.makedirs(shown, mode=0o755, exist_ok=True)
+    if mounts.at(os.path.realpath(shown)) is None:
+        # A file system of its own: a bind mount would tell the container where it lies.
+        flags = MS_NOSUID | MS_NODEV | MS_NOEXEC
+        mount("xsdata", shown, "tmpfs", flags, "size=16m,mode=755")
     user, net = f"{directory}/user", f"{directory}/net"
     if first_id is not None and not pinned(user, "user"):
         # A network namespace of another user namespace is of no use.
@@ -33,8 +43,10 @@ def hold(*, directory: str, first_id: int | None) -> None:
         _pin(net, "net", lambda: _enter(user if first_id is not None else None), lambda _: None)
 
 
-def release(*, directory: str) -> None:
-    """Let both go; nothing where there are none."""
+def release(*, directory: str, shown: str) -> None:
+    """Let all of it go; nothing where there is none."""
+    if mounts.at(os.path.realpath(shown)) is not None:
+        umount(shown, MNT_DETACH)
     for name in ("net", "user"):
         unpin(f"{directory}/{name}")
 
