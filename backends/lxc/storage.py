@@ -1,5 +1,6 @@
 """What the VBDs of containers are on this host: sources, layers, and where both are mounted."""
 
+import errno
 import os
 import threading
 from collections.abc import Sequence
@@ -17,8 +18,8 @@ from backends.lxc.images import Images
 from backends.lxc.layers import Base, Layers
 from backends.lxc.sources import Kind, Source
 from backends.lxc.spawner import Job, Spawner
-from idl.errors import InvalidParameter, StorageError
-from idl.ids import vm_of
+from idl.errors import DeviceDetachRejected, InvalidParameter, StorageError
+from idl.ids import DeviceId, vm_of
 from idl.vbd import Vbd
 
 #: Seconds that unpacking an image may take, and between two looks at that.
@@ -148,6 +149,35 @@ class Storage:
         """Unmount everything at a directory and remove that; nothing where there is nothing.
         Layers stay. Raises StorageError."""
         self._job("release_mounts", str(at), vm, call.deadline, at=str(at))
+
+    def attach(self, call: Call, vm: str, *, at: Path, init: int, target: str) -> None:
+        """Mount what is mounted at `at` also in the container that runs with this first
+        process; nothing where it is there. Raises StorageError."""
+        facts = {"at": str(at), "init": init, "target": target}
+        self._job("attach_mount", f"{vm}: {target}", vm, call.deadline, **facts)
+
+    def detach(
+        self,
+        call: Call,
+        id: DeviceId,
+        *,
+        at: Path,
+        init: int,
+        force: bool,
+        spare: Sequence[str] = (),
+    ) -> None:
+        """Unmount it there, wherever its guest has it; nothing where it is not. What is at the
+        targets to `spare` stays, where other VBDs are the same directory.
+
+        Raises DeviceDetachRejected where it is in use, unless by `force`; StorageError."""
+        facts = {"at": str(at), "init": init, "spare": list(spare), "force": force}
+        try:
+            self._job("detach_mount", id, vm_of(id), call.deadline, **facts)
+        except StorageError as error:
+            cause = error.__cause__
+            if isinstance(cause, OSError) and cause.errno == errno.EBUSY:
+                raise DeviceDetachRejected(id=id, reason="its guest is using it") from error
+            raise
 
     def _job(self, job: str, what: str, owner: str, deadline: float, **arguments: Any) -> Any:
         try:

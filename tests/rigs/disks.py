@@ -3,12 +3,14 @@
 import os
 import shutil
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from backends.lxc.apart import mounts, syscalls
 from backends.lxc.spawner import Spawner
@@ -47,6 +49,7 @@ class Disks:
     path: Path
     spawner: Spawner
     storage: Storage
+    users: Path
 
     @property
     def images(self) -> Path:
@@ -60,7 +63,7 @@ class Disks:
         return self.path / "run" / "disks" / vbd.id.partition("/")[2]
 
     def prepare(self, vbd: Vbd, incarnation="i1", privileged=False):
-        users = None if privileged else self.path / "ns" / "user"
+        users = None if privileged else self.users
         return self.storage.prepare(
             Attempt(incarnation),
             vbd,
@@ -76,7 +79,7 @@ class Disks:
         """What a shell says that has the disk as its root, as the container's root."""
         done = subprocess.run(
             [
-                *("nsenter", f"--user={self.path}/ns/user", f"--root={self.at(vbd)}", "--wd=/"),
+                *("nsenter", f"--user={self.users}", f"--root={self.at(vbd)}", "--wd=/"),
                 *("-S", "0", "-G", "0", "/bin/busybox", "sh", "-ec", script),
             ],
             check=False,
@@ -102,6 +105,76 @@ def clear(path: Path):
                 syscalls.umount(mount.point, syscalls.MNT_DETACH)
 
 
+#: Becomes a container's first process: in namespaces of its own, with a disk as its root.
+INIT = """
+import os, sys
+sys.path.append(sys.argv[1])
+from backends.lxc.apart.syscalls import *
+os.chdir(sys.argv[2])
+if sys.argv[3]:
+    setns(os.open(sys.argv[3], os.O_RDONLY | os.O_CLOEXEC), CLONE_NEWUSER)
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
+unshare(CLONE_NEWNS)
+mount("none", "/", flags=MS_REC | MS_PRIVATE)
+tree = open_tree("", OPEN_TREE_CLONE | AT_EMPTY_PATH)
+move_mount(tree, ".")
+os.fchdir(tree)
+os.execv("/bin/busybox", ["sh", "-c", '''
+    /bin/busybox pivot_root . . && /bin/busybox umount -l . && cd / && exec /bin/sh 2>&1
+'''])
+"""
+ROOT = Path(__file__).parents[2]
+
+
+def _until(lines: IO[str]) -> Iterator[str]:
+    for line in lines:
+        if line == "END\n":
+            return
+        yield line
+    raise AssertionError("it has ended")
+
+
+class Guest:
+    """A shell as the first process of something like a container."""
+
+    def __init__(self, at: Path, user_namespace: Path | None) -> None:
+        words = [sys.executable, "-I", "-S", "-c", INIT, ROOT, at, user_namespace or ""]
+        self.process = subprocess.Popen(
+            [str(word) for word in words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={"PATH": "/bin"},
+        )
+        self.pid = self.process.pid
+        assert self.run("echo up") == "up"
+
+    def run(self, command: str) -> str:
+        """What a command says."""
+        assert self.process.stdin and self.process.stdout
+        self.process.stdin.write(f"{command}\necho; echo END\n")
+        self.process.stdin.flush()
+        said = list(_until(self.process.stdout))
+        return "".join(said).strip()
+
+    def end(self) -> None:
+        self.process.kill()
+        with self.process:
+            pass
+
+
+@contextmanager
+def mapped() -> Iterator[Path]:
+    """A user namespace whose ids are those from FIRST on."""
+    words = ["unshare", "--user", "sh", "-c", "echo; exec cat"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout and process.stdout.readline() == b"\n"
+        for name in ("uid_map", "gid_map"):
+            Path(f"/proc/{process.pid}/{name}").write_text(f"0 {FIRST} 65536\n")
+        yield Path(f"/proc/{process.pid}/ns/user")
+
+
 @contextmanager
 def disks(path: Path) -> Iterator[Disks]:
     """All of it, below a directory; nothing is mounted there afterwards."""
@@ -117,14 +190,8 @@ def disks(path: Path) -> Iterator[Disks]:
     )
     try:
         storage.open(time.monotonic() + LIMIT)
-        spawner.run(
-            "hold_namespaces",
-            owner="vm1",
-            deadline=time.monotonic() + LIMIT,
-            directory=str(path / "ns"),
-            first_id=FIRST,
-        )
-        yield Disks(path, spawner, storage)
+        with mapped() as users:
+            yield Disks(path, spawner, storage, users)
     finally:
         storage.close()
         spawner.close()
@@ -136,7 +203,19 @@ def small(root: Path) -> None:
     for directory in ("bin", "etc", "home/user", "tmp"):
         (root / directory).mkdir(parents=True)
     shutil.copy(BUSYBOX, root / "bin")
-    for applet in ("cat", "chown", "ls", "mv", "rm", "stat"):
+    for applet in (
+        "cat",
+        "chown",
+        "ls",
+        "mkdir",
+        "mount",
+        "mv",
+        "rm",
+        "sh",
+        "sleep",
+        "stat",
+        "umount",
+    ):
         (root / "bin" / applet).symlink_to("busybox")
     (root / "etc" / "issue").write_text("base")
     os.chown(root / "home" / "user", 1000, 1000)
