@@ -5,7 +5,6 @@ Nothing that is made here lies in the repository, so that nothing there can grow
 
 import sys
 from pathlib import Path
-from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -21,11 +20,6 @@ FROM_ROOT = {
     "ARCHITECTURE.md": "design/architecture.md",
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
-}
-
-#: Pages that are made by what takes long, and are in the navigation as soon as they are there.
-AWAITED = {
-    "endurance.md",
 }
 
 VERDICTS = {
@@ -47,24 +41,6 @@ What comes of it for each operation, cut at each of its steps, was measured: see
 [the sweep](../sweep.md).
 
 """
-
-
-def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Leaves out of the navigation what has not been measured or written yet."""
-    config.nav = there(config.nav or [], Path(config.docs_dir), set(made()))
-    return config
-
-
-def there(nav: list[Any], docs: Path, made_here: set[str]) -> list[Any]:
-    """The entries of pages that there are."""
-    kept = []
-    for entry in nav:
-        ((title, target),) = entry.items()
-        if isinstance(target, list):
-            kept.append({title: there(target, docs, made_here)})
-        elif target in made_here or target not in AWAITED or (docs / target).exists():
-            kept.append(entry)
-    return kept
 
 
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
