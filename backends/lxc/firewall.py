@@ -15,6 +15,9 @@ With IPv6 addresses, the link-local address made of the MAC passes too, and what
 address yet: neighbour solicitation for its own addresses, router solicitation, listener reports.
 A family without a listed address is mute, unless its type is dhcp: then DHCP's requests pass.
 
+A limit on what a guest sends drops what is too much. nftables counts by the second: beside the
+burst, what the rate allows in one second may pass at once.
+
 The module thinks in text, but for `load`; it does not look at interfaces.
 """
 
@@ -36,7 +39,7 @@ from idl.vif import Disabled, Locked, Rate, Unlocked, Vif
 #: Bytes a second that the limits can count; beyond it no link is faster than the limit.
 FASTEST = 2**32 - 1
 #: Bytes that pass at once at least: one frame as segmentation offload makes them.
-LEAST_BURST = 1 << 16
+LEAST_BURST = 66_000
 #: nftables takes no longer comment.
 _COMMENT = 128
 

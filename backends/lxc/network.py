@@ -137,7 +137,9 @@ class Network:
         if found.kind != "bridge":
             raise NetworkError(what=f"bridge {name}", reason="this interface is no bridge")
         if ours and not found.up:
+            # Guests are there for each other: the host is reached at addresses given to it.
             host.silence(found.index)
+            host.answer_for_itself(found.index)
             host.set_up(found.index, up=True)
         return found.index
 

@@ -49,10 +49,10 @@ _IFA_F_NODAD = 0x02
 _RTNH_F_ONLINK = 4
 _ROOT = 0xFFFFFFFF
 _IFF_UP = 1
+_LONGEST = 2**32 - 1
 _HEADER = struct.Struct("IHHII")
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
-#: IFLA_AF_SPEC{AF_INET{IFLA_INET_CONF{20: 1}}}
-_PROMOTE_SECONDARIES = struct.pack("HHHHHHHHI", 20, 26, 16, 2, 12, 1, 8, 20, 1)
+_ARP_IGNORE, _PROMOTE_SECONDARIES = 19, 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,9 +225,18 @@ class Talk:
 
     def keep_secondaries(self, index: int) -> None:
         """Let an IPv4 address outlive the first one of its network."""
+        self._tune(index, _PROMOTE_SECONDARIES)
+
+    def answer_for_itself(self, index: int) -> None:
+        """Let ARP there tell of the interface's own addresses, not of all that the host has."""
+        self._tune(index, _ARP_IGNORE)
+
+    def _tune(self, index: int, key: int) -> None:
         message = ifinfmsg()
         message["index"] = index
-        self._do(_NEWLINK, message, extra=_PROMOTE_SECONDARIES)
+        # IFLA_AF_SPEC{AF_INET{IFLA_INET_CONF{key: 1}}}
+        extra = struct.pack("HHHHHHHHI", 20, 26, 16, socket.AF_INET, 12, 1, 8, key, 1)
+        self._do(_NEWLINK, message, extra=extra)
 
     def set_route(self, index: int, gateway: Gateway, metric: int) -> None:
         """A default route; in place of one with this metric."""
@@ -239,9 +248,13 @@ class Talk:
             self._do(_DELROUTE, _route_message(index, gateway, metric))
 
     def shape(self, index: int, rate: int, burst: int) -> None:
-        """Let no more go out than `rate` bytes a second, after `burst` bytes at once."""
+        """Let no more go out than `rate` bytes a second, after `burst` bytes at once.
+
+        What waits meanwhile: a burst, and 50 ms more.
+        """
         message = _queue_message(index)
-        options = sched_tbf.get_parameters({"rate": rate, "burst": burst, "latency": "50ms"})
+        limit = min(2 * burst + rate // 20, _LONGEST)
+        options = sched_tbf.get_parameters({"rate": rate, "burst": burst, "limit": limit})
         message["attrs"] = [("TCA_KIND", "tbf"), ("TCA_OPTIONS", options)]
         self._do(_NEWQDISC, message, _CREATE | _REPLACE)
 

@@ -11,7 +11,22 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
-from rigs.netlab import IP, LIMIT, Guest, Lab, frame, run, soon, static, within
+from rigs.netlab import (
+    ARP,
+    IP,
+    LIMIT,
+    Guest,
+    Lab,
+    arp,
+    frame,
+    inbound,
+    mac,
+    run,
+    soon,
+    speak,
+    static,
+    within,
+)
 
 from backends.lxc import rtnetlink
 from backends.lxc.network import HOST_MAC, Network
@@ -234,6 +249,19 @@ def test_the_bridge_keeps_its_mac_whoever_comes(lab):
     lab.plugged()
     assert links()[lab.bridge]["address"] == before
     assert "inet" not in run("ip", "address", "show", "dev", lab.bridge)
+
+
+def test_the_host_does_not_speak_for_a_guest(lab):
+    """An address that the host has elsewhere is none on the guests' bridge."""
+    one, two = lab.plugged(), lab.plugged()
+    run("ip", "link", "add", lab.other, "type", "bridge")
+    run("ip", "address", "add", "10.9.0.200/32", "dev", lab.other)
+    question = {"who": frame(one.mac, ARP, arp(one.mac, "198.51.100.1", "10.9.0.200"))}
+    end = {"end": frame(two.mac, 0x88B5, bytes(40))}
+    with one.wire() as wire, two.wire() as mouth:
+        speak(wire, question)
+        speak(mouth, end)
+        assert not [raw for raw in inbound(wire, end) if raw[:6] == mac(one.mac)]
 
 
 def test_what_is_no_bridge_is_refused(lab):

@@ -7,7 +7,7 @@ import subprocess
 import time
 import uuid
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -178,15 +178,21 @@ def speak(wire: socket.socket, frames: Mapping[str, bytes]) -> None:
         wire.send(group + frames[name][6:])
 
 
-def heard(wire: socket.socket, frames: Mapping[str, bytes]) -> set[str]:
-    """The names of the frames that come in. The last one has to: it ends the wait."""
-    deadline, names, found = soon(), groups(frames), set[str]()
-    while list(frames)[-1] not in found:
+def inbound(wire: socket.socket, last: Mapping[str, bytes]) -> Iterator[bytes]:
+    """What comes in, up to and with this frame, which has to."""
+    deadline, (end,), raw = soon(), groups(last), b""
+    while raw[:6] != end:
         wire.settimeout(max(deadline - time.monotonic(), 0.001))
         raw, (_, _, direction, *_) = wire.recvfrom(1 << 17)
-        if direction != socket.PACKET_OUTGOING and raw[:6] in names:
-            found.add(names[raw[:6]])
-    return found
+        if direction != socket.PACKET_OUTGOING:
+            yield raw
+
+
+def heard(wire: socket.socket, frames: Mapping[str, bytes]) -> set[str]:
+    """The names of the frames that come in. The last one has to: it ends the wait."""
+    names, last = groups(frames), list(frames)[-1]
+    found = inbound(wire, {last: frames[last]})
+    return {names[raw[:6]] for raw in found if raw[:6] in names}
 
 
 def arriving(frames: Mapping[str, bytes], sender: Guest, receiver: Guest) -> set[str]:

@@ -60,7 +60,7 @@ def test_a_rate_alone_only_limits():
 
 def test_a_locked_one_is_limited_too():
     limit, accept = chain("pass", rules(Locked(), rate=Rate(kbps=8)))
-    assert limit == "limit rate over 1000 bytes/second burst 65536 bytes drop"
+    assert limit == "limit rate over 1000 bytes/second burst 66000 bytes drop"
     assert accept == "accept"
 
 
@@ -110,7 +110,7 @@ def test_the_link_local_address_of_a_mac():
 @pytest.mark.parametrize(
     ("rate", "most", "burst"),
     [
-        (Rate(kbps=8), 1000, 1 << 16),
+        (Rate(kbps=8), 1000, 66_000),
         (Rate(kbps=8_000, burst=100), 1_000_000, 100_000),
         (Rate(kbps=8_000_000), 1_000_000_000, 20_000_000),
         (Rate(kbps=2**31 - 1, burst=2**40), 2**32 - 1, 2**32 - 1),
