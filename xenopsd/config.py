@@ -325,9 +325,11 @@ def section(config: Config, name: str, kind: type[T]) -> T:
     for key in raw:
         if f"{name}.{key}" not in known:
             raise _unknown(f"backend {name}", f"{name}.{key}", known)
+    types = {f.encode_name: f.type for f in fields(kind)}  # type: ignore[arg-type]  # the same
+    given = {key: _split(value, types[key]) for key, value in raw.items()}
     try:
         # Values from the environment are texts.
-        return msgspec.convert(raw, kind, strict=False, dec_hook=_custom)
+        return msgspec.convert(given, kind, strict=False, dec_hook=_custom)
     except msgspec.ValidationError as error:
         raise ConfigError(f"backend {name}", _reason(error)) from error
 
@@ -415,15 +417,19 @@ def _of_file(text: str, path: str, backends: Collection[str]) -> Iterator[_Chose
 def _value(one: _Chosen) -> Any:
     """A key's value in its own type. Raises ConfigError with the key."""
     key = KEYS[one.key]
-    value: Any = one.value
-    listed = get_origin(get_args(key.type)[0]) is tuple
-    if one.text and listed:
-        value = [part for part in value.split(":") if part]
+    value: Any = _split(one.value, key.type) if one.text else one.value
     try:
         return msgspec.convert(value, key.type, strict=not one.text, dec_hook=_custom)
     except msgspec.ValidationError as error:
         reason = f"{one.key}: {_wrong(value, key, error)} ({key.text})"
         raise ConfigError(one.where, reason) from error
+
+
+def _split(value: Any, declared: Any) -> Any:
+    """The parts of a text that stands for a list, as in the environment."""
+    if isinstance(value, str) and get_origin((get_args(declared) or (declared,))[0]) is tuple:
+        return [part for part in value.split(":") if part]
+    return value
 
 
 def _wrong(value: Any, key: Key, error: msgspec.ValidationError) -> str:

@@ -117,7 +117,7 @@ def _plain(declared: Any) -> str:
     if get_origin(declared) is Literal:
         return " or ".join(f"`{one}`" for one in arguments)
     if get_origin(declared) is tuple:
-        return "list of directories"
+        return "list of directories" if Path in arguments else "list of texts"
     return " or ".join(map(_plain, arguments))
 
 

@@ -49,12 +49,12 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """The section of the configuration. All of it counts when the backend is opened."""
 
     bridges: Annotated[
-        list[str],
+        tuple[str, ...],
         msgspec.Meta(
             description="bridges that the daemon makes when a VIF wants them",
             extra={"live": False},
         ),
-    ] = []
+    ] = ()
     first_id: Annotated[
         int,
         msgspec.Meta(

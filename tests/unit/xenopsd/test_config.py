@@ -240,12 +240,18 @@ def test_refusals_name_the_place_and_the_key(args, expected):
 class Options(Struct, forbid_unknown_fields=True):
     world: str | None = None
     memory_total: int = 10
+    bridges: tuple[str, ...] = ()
 
 
 def test_a_backends_section_in_its_own_type():
     found = config("[simulator]\nworld = '/w'", {"XENOPSD_SIMULATOR_MEMORY_TOTAL": "5"})
     assert section(found, "simulator", Options) == Options(world="/w", memory_total=5)
     assert section(found, "libvirt", Options) == Options()
+
+
+def test_a_list_of_a_backend_is_split_where_it_is_a_text():
+    found = config("", {"XENOPSD_SIMULATOR_BRIDGES": "br0:br1"})
+    assert section(found, "simulator", Options).bridges == ("br0", "br1")
 
 
 @pytest.mark.parametrize(
