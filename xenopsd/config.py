@@ -427,7 +427,8 @@ def _value(one: _Chosen) -> Any:
 
 def _split(value: Any, declared: Any) -> Any:
     """The parts of a text that stands for a list, as in the environment."""
-    if isinstance(value, str) and get_origin((get_args(declared) or (declared,))[0]) is tuple:
+    plain = get_args(declared)[0] if get_origin(declared) is Annotated else declared
+    if isinstance(value, str) and get_origin(plain) is tuple:
         return [part for part in value.split(":") if part]
     return value
 
