@@ -140,9 +140,9 @@ def test_others_can_speak_to_a_locked_guest(lab, pair):
 def test_a_guest_cannot_undo_it(lab, pair):
     sender, _ = pair
     lock(lab, sender, LOCKED)
-    sender.ip("link", "set", "eth0", "address", OTHER)
+    sender.ip("link", "set", "eth0", "down", "address", OTHER)
     sender.ip("link", "set", "eth0", "name", "mine")
-    sender.ip("link", "set", "mine", "name", "eth0")
+    sender.ip("link", "set", "mine", "name", "eth0", "up")
     sender.ip("address", "add", "10.9.0.254/24", "dev", "eth0")
     assert arriving(forged() | MARKER, *pair) == {"marker"}
 
