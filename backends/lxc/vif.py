@@ -32,7 +32,8 @@ class VifOps(MicroOps):
             there = ContainerVif(
                 device=device,
                 media_present=vif.carrier,
-                config=vif,
+                # With its place, which tells its default route from those of the others.
+                config=replace(vif, position=position),
                 position=position,
                 inside=f"eth{position}",
             )
