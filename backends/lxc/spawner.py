@@ -99,10 +99,21 @@ class Job:
             if self.broken:
                 raise Cancelled(task=self.name)
             raise HypervisorError(call=self.name, reason="the process that was at it died")
+        # What it had open is closed once it has ended: nothing is busy because of it.
+        self._await_end(max(deadline - time.monotonic(), 0.1))
         answer = msgspec.json.decode(said)
         if "error" in answer:
             raise OSError(answer["error"]["errno"], answer["error"]["message"])
         return answer["result"]
+
+
+    def _await_end(self, seconds: float) -> None:
+        with self._lock:
+            pidfd = self._pidfd
+        if pidfd is not None:
+            poll = select.poll()
+            poll.register(pidfd, select.POLLIN)
+            poll.poll(seconds * 1000)
 
 
 class Spawner:
