@@ -125,6 +125,7 @@ class DaemonProcess:
     def remove(self) -> None:
         """Kill it and remove its directory."""
         self.kill()
+        unmount_below(self.directory)
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def domains(self) -> dict[str, dict[str, Any]]:
@@ -133,6 +134,15 @@ class DaemonProcess:
         for path in sorted((self.world / "domains").glob("*.json")):
             found[path.stem] = json.loads(path.read_text())["domain"]
         return found
+
+
+def unmount_below(directory: Path) -> None:
+    """Undo every mount in there, the inner ones first. What a killed daemon has started may be
+    in there for a moment longer."""
+    points = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    for point in reversed(points):
+        if Path(point).is_relative_to(directory.resolve()):
+            subprocess.run(["umount", "--lazy", point], check=True)
 
 
 def ended(client: Client, task: str, deadline: float = DEADLINE) -> Task:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from idl import errors
-from xenopsd.cli.failure import About, Detached
+from xenopsd.cli.failure import About, ConsoleUnreachable, Detached, NoConsole
 
 _LISTS = {
     "VM": "xenops list",
@@ -108,6 +108,8 @@ def _about(template: str) -> Callable[[Any, About], str]:
 
 _ADVICE: dict[type[BaseException], Callable[[Any, About], str]] = {
     Detached: lambda error, _about: f"xenops task wait {error.task} watches it again",
+    NoConsole: lambda _error, _about: "xenops call HOST.query tells the backend and its features",
+    ConsoleUnreachable: lambda error, _about: f"xenops show {error.vm} tells where it is now",
     errors.ParseError: _about("xenops diag bundle, and report it"),
     errors.InvalidRequest: _about("xenops diag bundle, and report it"),
     errors.MethodNotFound: _about("xenops describe"),

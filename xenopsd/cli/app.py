@@ -13,6 +13,7 @@ import click
 from xenopsd.cli import (
     attention,
     completion,
+    console,
     describe,
     diag,
     disk,
@@ -45,7 +46,7 @@ _EPILOG = "\b\nExit codes:\n" + "\n".join(
 
 #: Commands as `--help` shows them, by what an administrator wants.
 SECTIONS = {
-    "Virtual machines": (vm, metadata, settings, lifecycle, wait),
+    "Virtual machines": (vm, metadata, settings, lifecycle, wait, console),
     "Their devices": (disk, nic, pci),
     "What goes on": (task, queue, pool, events, metrics, top),
     "When something is wrong": (explain, attention, foreign, diag),

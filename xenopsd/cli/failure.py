@@ -21,6 +21,23 @@ class Detached(Exception):
         self.task = task
 
 
+class NoConsole(Exception):
+    """A VM that runs has no console to attach to; `others` are those of other protocols."""
+
+    def __init__(self, vm: str, others: list[str]) -> None:
+        has = f"; it has {', '.join(others)}" if others else ""
+        super().__init__(f"VM {vm} has no text console{has}.")
+        self.vm = vm
+
+
+class ConsoleUnreachable(Exception):
+    """The console that a VM was said to have does not take a connection."""
+
+    def __init__(self, vm: str, place: str, reason: str) -> None:
+        super().__init__(f"The console of {vm} at {place} cannot be reached ({reason}).")
+        self.vm = vm
+
+
 @dataclass(frozen=True, slots=True)
 class About:
     """What the command that failed was about, as far as its line told.
@@ -62,6 +79,8 @@ def explain(error: BaseException, about: About | None = None) -> Failure | None:
 
     codes: dict[type[Exception], int] = {
         Detached: BUSY,
+        NoConsole: FAILED,
+        ConsoleUnreachable: FAILED,
         AnswerTimeout: BUSY,
         ConnectionFailed: UNREACHABLE,
         errors.DoesNotExist: NOT_FOUND,
