@@ -1,6 +1,8 @@
 """Disks of containers, really mounted, and looked at as a container's root sees them."""
 
 import os
+import shutil
+import struct
 import subprocess
 import time
 from pathlib import Path
@@ -13,6 +15,9 @@ from backends.lxc.apart import mounts, syscalls
 from backends.lxc.storage import Prepared
 from idl.errors import InvalidParameter, StorageError, Unimplemented
 from idl.vbd import Local, Mount, Vbd, Vdi
+
+#: cap_chown+ep, as it is on the disk.
+CAP_CHOWN = struct.pack("<IIIII", 0x02000001, 1, 0, 0, 0)
 
 
 @pytest.fixture
@@ -58,6 +63,18 @@ def test_a_layer_takes_what_is_written(disks, base, privileged):
     assert (upper / "etc" / "issue").read_text() == "changed\n"
     assert (upper / "etc" / "issue").stat().st_uid == 0
     assert upper.stat().st_mode == base.stat().st_mode
+
+
+@pytest.mark.parametrize("overlay", [False, True])
+def test_a_program_has_its_capabilities(disks, base, overlay):
+    shutil.copy(base / "bin" / "busybox", base / "bin" / "busybox-capable")
+    os.setxattr(base / "bin" / "busybox-capable", "security.capability", CAP_CHOWN)
+    vbd = directory(base, overlay=overlay)
+    disks.prepare(vbd)
+    with pytest.raises(AssertionError, match="not permitted"):
+        disks.inside(vbd, "chown 7:7 /etc/issue", user=1000)
+    disks.inside(vbd, "/bin/busybox-capable chown 7:7 /etc/issue", user=1000)
+    assert disks.inside(vbd, "stat -c %u:%g /etc/issue") == "7:7"
 
 
 def test_a_persistent_layer_stays(disks, base):

@@ -75,12 +75,12 @@ class Disks:
     def release(self, vbd: Vbd):
         self.storage.release(Attempt(), "vm1", self.at(vbd))
 
-    def inside(self, vbd: Vbd, script: str) -> str:
-        """What a shell says that has the disk as its root, as the container's root."""
+    def inside(self, vbd: Vbd, script: str, user=0) -> str:
+        """What a shell says that has the disk as its root, as a user of the container."""
         done = subprocess.run(
             [
                 *("nsenter", f"--user={self.users}", f"--root={self.at(vbd)}", "--wd=/"),
-                *("-S", "0", "-G", "0", "/bin/busybox", "sh", "-ec", script),
+                *("-S", str(user), "-G", str(user), "/bin/busybox", "sh", "-ec", script),
             ],
             check=False,
             capture_output=True,
@@ -182,7 +182,8 @@ def disks(path: Path) -> Iterator[Disks]:
         (path / directory).mkdir()
     # As below systemd, where everything is shared with other namespaces.
     syscalls.mount(str(path), str(path), flags=syscalls.MS_BIND)
-    syscalls.mount("none", str(path), flags=MS_SHARED)
+    for kind in (syscalls.MS_PRIVATE, MS_SHARED):  # in a peer group of its own
+        syscalls.mount("none", str(path), flags=kind)
     spawner = Spawner(path / "run" / "jobs")
     spawner.open(LIMIT)
     storage = Storage(
