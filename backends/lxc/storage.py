@@ -117,7 +117,8 @@ class Storage:
                 vm_of(vbd.id),
                 call.deadline,
                 at=str(at),
-                source=str(layer or source.path),
+                # What the container sees in its list of mounts: no path of the host.
+                source=vbd.id,
                 image=base.image,
                 kind="squashfs" if disk.format == "squashfs" else None,
                 layer=None if layer is None else str(layer),
