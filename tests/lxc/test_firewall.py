@@ -16,6 +16,7 @@ from rigs.netlab import (
     discovery,
     frame,
     heard,
+    passes,
     run,
     soon,
     speak,
@@ -40,6 +41,8 @@ def icmp6(source: str, kind: int, target: str) -> bytes:
     return netlab.ipv6(source, discovery(kind, target), 58)
 
 
+#: The header of a fragment of ICMPv6, from byte 128 on.
+LATER = struct.pack("!BBHI", 58, 0, 128, 7)
 #: The last one of each has to arrive.
 HONEST = {
     "arp": frame(OWN, ARP, arp(OWN, "10.9.0.1", "10.9.0.2")),
@@ -56,6 +59,10 @@ HONEST = {
     "listener report": frame(OWN, IP6, icmp6("::", 143, "::")),
     "advertisement": frame(OWN, IP6, icmp6("fd09::1", 136, "fd09::1")),
     "advertisement of the network": frame(OWN, IP6, icmp6(LINK_LOCAL, 136, "fd08::7")),
+    "report as it is sent": frame(
+        OWN, IP6, netlab.ipv6("::", b"\x3a\0\5\2\0\0\1\0" + discovery(143, "::"), 0)
+    ),
+    "later fragment": frame(OWN, IP6, netlab.ipv6("fd09::1", LATER + bytes(64), 44)),
     "large": frame(OWN, IP, netlab.ipv4("10.9.0.1", bytes(1400))),
 }
 FORGED = {
@@ -77,6 +84,7 @@ FORGED = {
     "advertisement": frame(OWN, IP6, icmp6("fd09::1", 136, "fd09::254")),
     "router advertisement": frame(OWN, IP6, icmp6(LINK_LOCAL, 134, "::")),
     "redirect": frame(OWN, IP6, icmp6(LINK_LOCAL, 137, "fd09::254")),
+    "later fragment": frame(OWN, IP6, netlab.ipv6("fd09::254", LATER + bytes(64), 44)),
     "behind a header": frame(
         OWN, IP6, netlab.ipv6("fd09::1", b"\x3a\0\1\4\0\0\0\0" + discovery(136, "fd09::254"), 60)
     ),
@@ -121,6 +129,18 @@ def forged() -> dict[str, bytes]:
 def test_a_locked_guest_speaks_for_itself_alone(lab, pair, rate):
     lock(lab, pair[0], LOCKED, rate=rate)
     assert arriving(forged() | HONEST, *pair) == set(HONEST)
+
+
+def test_two_locked_guests_find_each_other(lab, pair):
+    for number, guest in enumerate(pair, 1):
+        lock(lab, guest, Locked(ipv4=[f"10.9.0.{number}"], ipv6=[f"fd09::{number}"]))
+        guest.ip("neighbour", "flush", "dev", "eth0")
+    assert passes(*pair, "10.9.0.2")
+    assert passes(*pair, "fd09::2")
+    lock(lab, pair[1], Locked(ipv4=["10.9.0.3"], ipv6=["fd09::3"]))
+    pair[0].ip("neighbour", "flush", "dev", "eth0")
+    assert not passes(*pair, "10.9.0.2", tries=3)
+    assert not passes(*pair, "fd09::2", tries=3)
 
 
 def test_unlocked_anything_passes(lab, pair):

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import socket
 import subprocess
 import threading
 import time
@@ -21,11 +20,11 @@ from rigs.netlab import (
     frame,
     inbound,
     mac,
+    passes,
     run,
     soon,
     speak,
     static,
-    within,
 )
 
 from backends.lxc import rtnetlink
@@ -47,25 +46,6 @@ def links(*args: str) -> dict:
 
 def tables() -> str:
     return run("nft", "list", "tables", "netdev")
-
-
-def passes(sender: Guest, receiver: Guest, address: str, tries: int = 100) -> bool:
-    """Whether a datagram comes through, again and again until it does."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-
-    def opened() -> socket.socket:
-        return socket.socket(family, socket.SOCK_DGRAM)
-
-    with within(receiver.netns, opened) as ear, within(sender.netns, opened) as mouth:
-        ear.bind((address, 5005))
-        ear.settimeout(0.1)
-        for _ in range(tries):
-            mouth.sendto(b"hello", (address, 5005))
-            try:
-                return ear.recv(10) == b"hello"
-            except TimeoutError:
-                continue
-    return False
 
 
 def complete(lab: Lab, guest: Guest) -> None:

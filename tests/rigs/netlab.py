@@ -127,6 +127,25 @@ class Lab:
                 run("ip", "link", "delete", bridge)
 
 
+def passes(sender: Guest, receiver: Guest, address: str, tries: int = 100) -> bool:
+    """Whether a datagram comes through, again and again until it does."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+
+    def opened() -> socket.socket:
+        return socket.socket(family, socket.SOCK_DGRAM)
+
+    with within(receiver.netns, opened) as ear, within(sender.netns, opened) as mouth:
+        ear.bind((address, 5005))
+        ear.settimeout(0.1)
+        for _ in range(tries):
+            mouth.sendto(b"hello", (address, 5005))
+            try:
+                return ear.recv(10) == b"hello"
+            except TimeoutError:
+                continue
+    return False
+
+
 def static(*addresses: str, gateway: str | None = None) -> IpConfiguration:
     return IpConfiguration(type="static", addresses=list(addresses), gateway=gateway)
 
