@@ -261,6 +261,8 @@ class VmMetrics(Fact, frozen=True, kw_only=True):
 
     #: its id
     id: str
+    #: when they were read; null: not yet
+    observed_at: Timestamp | None = None
     #: CPU time since its start
     cpu_seconds: float = 0.0
     #: memory that it has

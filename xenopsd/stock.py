@@ -4,9 +4,11 @@ It looks, and never touches; what it finds changed becomes a check of that VM.
 """
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 
 import structlog
+from msgspec.structs import replace
 
 from backends.interface import Backend, Domain
 from idl.errors import XenopsError
@@ -79,7 +81,7 @@ class Stock:
     def _sample(self, backend: Backend) -> Iterator[tuple[str, VmMetrics]]:
         for id in self.found:
             try:
-                yield id, backend.host.metrics(id)
+                yield id, replace(backend.host.metrics(id), observed_at=time.time())
             except XenopsError as error:
                 log.debug("metrics_missing", vm=id, error=str(error))
 

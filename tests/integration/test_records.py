@@ -450,6 +450,7 @@ def test_metrics_of_one_vm_and_of_all(lab):
     id, halted = lab.running(), lab.vm()
     assert {m.id for m in lab.client.vm.metrics()} >= {id, halted}
     (one,) = lab.client.vm.metrics(halted)
+    assert one.observed_at is None
     assert (one.id, one.cpu_seconds, one.memory) == (halted, 0.0, 0)
 
     def sampled():
@@ -458,6 +459,7 @@ def test_metrics_of_one_vm_and_of_all(lab):
 
     found = eventually(sampled)
     assert found.memory == lab.stat(id).state.memory_actual
+    assert found.observed_at > lab.stat(id).state.last_start_time
     assert set(found.disks) == {f"{id}/disk0"}
     assert set(found.networks) == {f"{id}/nic0"}
     raises(DoesNotExist, lambda: lab.client.vm.metrics("no-such-vm"))

@@ -3,11 +3,13 @@
 # ruff: noqa: D301
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
+from xenopsd.cli import usage
 from xenopsd.cli.completers import vm_argument
 from xenopsd.cli.device import behind
 from xenopsd.cli.output import (
@@ -23,7 +25,9 @@ from xenopsd.cli.output import (
 from xenopsd.cli.session import Session
 
 if TYPE_CHECKING:
-    from idl.vm import Vm, VmRecord
+    from idl.vm import Vm, VmMetrics, VmRecord
+
+_Columns: TypeAlias = "Sequence[Column[VmRecord]]"
 
 
 def _of_config(text: "Callable[[Vm], str]") -> "Callable[[VmRecord], str]":
@@ -44,7 +48,8 @@ def _attention(record: "VmRecord") -> str:
     return "" if record.state.attention is None else record.state.attention.reason
 
 
-def _columns() -> "Sequence[Column[VmRecord]]":
+def _columns(used: "Mapping[str, VmMetrics]" = MappingProxyType({})) -> "_Columns":
+    """`used`: what each VM has used since its start."""
     return (
         Column("VM", lambda record: record.id),
         Column("STATE", _state),
@@ -52,6 +57,7 @@ def _columns() -> "Sequence[Column[VmRecord]]":
         Column("VCPUS", _of_config(lambda vm: str(vm.vcpus))),
         Column("MEMORY", _of_config(lambda vm: size(vm.memory_static_max))),
         Column("OPERATION", _operation),
+        *usage.columns(used),
         Column("NAME", _of_config(lambda vm: vm.name), wide=True),
         Column("UUID", _of_config(lambda vm: vm.uuid), wide=True),
         Column("DOMAIN", lambda record: ",".join(record.state.domain_ids), wide=True),
@@ -67,6 +73,10 @@ def _columns() -> "Sequence[Column[VmRecord]]":
 def list_vms(session: Session, /, *, output: Output) -> None:
     """List the VMs of this instance.
 
+    Wide, it also tells what they use: CPU on average since the start of each (100% is one CPU),
+    memory of what it may have, and the bytes of its disks and of its interfaces since the start.
+    The daemon reads that every ten seconds. For rates of the moment there is xenops top.
+
     \b
     Examples:
       xenops list
@@ -75,7 +85,9 @@ def list_vms(session: Session, /, *, output: Output) -> None:
       xenops list -o name | xargs -n 1 xenops start
     """
     records = sorted(session.client.vm.list(), key=lambda record: record.id)
-    emit(records, _columns(), output, lambda record: record.id)
+    used = session.client.vm.metrics() if usage.shown(output) else []
+    columns = _columns({one.id: one for one in used})
+    emit(records, columns, output, lambda record: record.id)
 
 
 @click.command()

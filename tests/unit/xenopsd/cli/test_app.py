@@ -6,6 +6,7 @@ import threading
 from typing import Any
 
 import click
+import msgspec
 import pytest
 from click.testing import CliRunner
 
@@ -23,7 +24,7 @@ from idl.metadata import Metadata
 from idl.task import Completed, Failed, Pending, Subtask, Task
 from idl.vbd import Local, Vbd, VbdRecord, VbdState
 from idl.vif import Bridge, Vif, VifRecord, VifState
-from idl.vm import Attention, Difference, PowerState, Vm, VmRecord, VmState
+from idl.vm import Attention, Difference, PowerState, Vm, VmMetrics, VmRecord, VmState
 from xenopsd.cli import main
 from xenopsd.cli.advice import next_step
 from xenopsd.cli.failure import EXIT_CODES, About
@@ -74,8 +75,23 @@ def test_list(daemon, xenops):
 
 
 def test_list_wide_tells_the_reason_of_attention(daemon, xenops):
-    daemon.answers["VM.list"] = [DAMAGED]
+    daemon.answers |= {"VM.list": [DAMAGED], "VM.metrics": []}
     assert "/state/bad is torn" in xenops("list", "-o", "wide").stdout
+
+
+def test_list_asks_once_more_for_what_vms_use_where_that_is_shown(daemon, xenops):
+    used = VmMetrics(id="web", observed_at=2.0, cpu_seconds=0.5, memory=1 << 20)
+    began = msgspec.structs.replace(WEB.state, last_start_time=1.0)
+    web = msgspec.structs.replace(WEB, state=began)
+    daemon.answers |= {"VM.list": [web, DAMAGED], "VM.metrics": [used]}
+    lines = xenops("list", "-c", "vm,cpu,used").stdout.splitlines()
+    assert [line.split() for line in lines] == [
+        ["VM", "CPU", "USED"],
+        ["bad", "-", "-"],
+        ["web", "50.0%", "1", "MiB"],
+    ]
+    assert xenops("list").exit_code == 0
+    assert daemon.methods() == ["VM.list", "VM.metrics", "VM.list"]
 
 
 def test_list_names(daemon, xenops):
