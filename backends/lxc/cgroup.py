@@ -119,6 +119,11 @@ class Group:
         """Whether any hierarchy has it."""
         return any(directory.is_dir() for directory in self._directories)
 
+    def children(self) -> list[str]:
+        """The names of the groups right below it, in any hierarchy."""
+        found = {child.name for d in self._directories for child in _tree(d) if child.parent == d}
+        return sorted(found)
+
     def populated(self) -> bool:
         """Whether a process lives in it or below it, in any hierarchy."""
         return bool(self.pids()) or self._event("populated")
@@ -426,7 +431,11 @@ def _write(path: Path, value: str) -> None:
 
 
 def _write_all(directory: Path, settings: list[Setting]) -> None:
+    """Set limits; nothing where the group is not there. A limit that is not, because a
+    controller was not passed on to the group, raises OSError: it would limit nothing."""
     for name, value in settings:
+        if directory.exists() and not (directory / name).exists():
+            raise FileNotFoundError(errno.ENOENT, "the group has no such limit", directory / name)
         _write(directory / name, value)
 
 

@@ -20,6 +20,14 @@ from idl.vbd import VbdQos
 #: Forks for as long as it can, and never ends.
 BOMB = "import os\nwhile True:\n  try: os.fork()\n  except OSError: pass"
 
+#: Twenty processes, each of which lives on only in its child.
+HARES = """
+import os
+for _ in range(20):
+    if not os.fork(): break
+while not os.fork(): pass
+"""
+
 #: Counts for ever in the first eight bytes of a file.
 COUNTER = """
 import mmap, os, sys
@@ -67,6 +75,9 @@ def _new(host: Cgroups, path: str) -> Group:
         for depth, _ in enumerate(names):
             group = tree.base.joinpath(*names[: depth + 1])
             group.mkdir(exist_ok=True)
+            if tree.v2 and depth < len(names) - 1:
+                passed_on = " ".join(f"+{name}" for name in tree.controllers)
+                (group.parent / "cgroup.subtree_control").write_text(passed_on)
             for file in ("cpuset.cpus", "cpuset.mems"):
                 if not tree.v2 and (group / file).exists():
                     (group / file).write_text((group.parent / file).read_text())
@@ -157,17 +168,25 @@ def test_where_this_host_has_its_groups():
     assert all((tree.base / "cgroup.procs").exists() for tree in host.hierarchies)
 
 
-def test_a_fork_bomb_has_its_limit_and_is_killed_wholly(any_group, inside, eventually):
-    any_group.set_pids(30)
-    bomb = inside(any_group, BOMB)
-    eventually(lambda: len(any_group.pids()) >= 25)
-    if any_group.pids_used():
-        assert any_group.pids_used() <= 30
-    assert any_group.kill(_soon())
+def test_a_fork_bomb_has_its_limit_and_is_killed_wholly(group, inside, eventually):
+    group.set_pids(30)
+    # Without its limit it would take the machine with it.
+    assert group._content("pids.max") == "30\n"
+    bomb = inside(group, BOMB)
+    eventually(lambda: len(group.pids()) >= 25)
+    assert group.pids_used() <= 30
+    assert group.kill(_soon())
     assert bomb.wait(5) == -signal.SIGKILL
-    assert any_group.pids() == []
-    assert any_group.remove(_soon())
-    assert not any_group.exists
+    assert group.pids() == []
+    assert group.remove(_soon())
+    assert not group.exists
+
+
+def test_what_runs_from_being_killed_is_killed_wholly(any_group, inside, eventually):
+    inside(any_group, HARES)
+    eventually(lambda: len(any_group.pids()) >= 10)
+    assert any_group.kill(_soon())
+    assert not any_group.populated()
 
 
 def test_what_is_frozen_stands_still(any_group, inside, count, tmp_path, eventually):

@@ -140,7 +140,8 @@ def test_a_version_2_limit_leaves_the_throttle_off(trees):
 
 
 def test_limits_are_written_where_their_controllers_are(trees):
-    v1 = trees("cpu", {"cpu.shares": "", "cpu.cfs_quota_us": ""}, controllers="cpu")
+    files = {"cpu.shares": "", "cpu.cfs_quota_us": "", "cpu.cfs_period_us": ""}
+    v1 = trees("cpu", files, controllers="cpu")
     v2 = trees("unified", {"pids.max": "", "cpuset.cpus": ""}, controllers="pids cpuset", v2=True)
     group = trees.group()
     group.set_weight(128)
@@ -151,6 +152,12 @@ def test_limits_are_written_where_their_controllers_are(trees):
     assert (v1 / "cpu.cfs_quota_us").read_text() == "50000"
     assert (v2 / "pids.max").read_text() == "10"
     assert (v2 / "cpuset.cpus").read_text() == "1"
+
+
+def test_a_limit_that_a_group_does_not_have_is_told_of(trees):
+    trees("unified", {"cgroup.procs": ""}, controllers="pids", v2=True)
+    with pytest.raises(FileNotFoundError, match="no such limit"):
+        trees.group().set_pids(10)
 
 
 def test_removing_leaves_the_directory_of_the_instance(tmp_path):
