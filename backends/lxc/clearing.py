@@ -3,7 +3,6 @@
 import time
 
 from backends.interface import Call, Waiting
-from backends.lxc import places
 from backends.lxc.machine import Machine, processes_end
 from backends.lxc.places import Place
 from backends.lxc.record import Record
@@ -54,14 +53,14 @@ class Clearing:
 
     def leftovers(self, vm: VmId, living: Record | None, deadline: float) -> list[str]:
         """What bears the VM's mark, without what is of a domain that lives."""
-        machine, instance = self._machine, self._machine.instance
-        every = {places.mark(instance, vm)}
+        machine, names = self._machine, self._machine.names
+        every = {names.mark(vm)}
         spared = {living.marked + living.incarnation} if living is not None else set()
         found = [
             *(f"interface {d}" for d in self._devices(every, deadline)),
             *(f"layer {name}" for name in machine.storage.layers.of_incarnations(vm)),
             *(f"ids {link.readlink()}" for link in machine.domains.ranges(*every)),
-            *(f"group {name}" for name in machine.cgroups.group(_group(instance, vm)).children()),
+            *(f"group {name}" for name in machine.cgroups.group(names.group(vm)).children()),
         ]
         if living is not None:
             theirs = {f"interface {d}" for d in self._devices(spared, deadline)}
@@ -74,11 +73,11 @@ class Clearing:
         return [d for mark in marks for d in network.devices(mark, deadline=deadline)]
 
     def _marks(self, vm: VmId, record: Record | None) -> set[str]:
-        ours = {places.mark(self._machine.instance, vm)}
+        ours = {self._machine.names.mark(vm)}
         return ours | ({record.marked} if record is not None else set())
 
     def _groups(self, vm: VmId, record: Record | None) -> set[str]:
-        ours = {_group(self._machine.instance, vm)}
+        ours = {self._machine.names.group(vm)}
         return ours | ({record.group} if record is not None else set())
 
     def _patience(self, call: Call) -> float:
@@ -98,7 +97,3 @@ def _remove(place: Place) -> None:
         for entry in place.path.iterdir():
             entry.unlink()
         place.path.rmdir()
-
-
-def _group(instance: str, vm: VmId) -> str:
-    return f"{places.CGROUPS}/{instance}/{vm}"

@@ -12,14 +12,14 @@ from typing import Concatenate, ParamSpec, TypeVar
 import msgspec
 
 from backends.interface import Call, Waiting
-from backends.lxc import limits, places
+from backends.lxc import limits
 from backends.lxc.apart import locks
 from backends.lxc.cgroup import Cgroups, Group
 from backends.lxc.config import Host
 from backends.lxc.domains import Domains
 from backends.lxc.ending import Watch
 from backends.lxc.network import Network
-from backends.lxc.places import Place
+from backends.lxc.places import Names, Place
 from backends.lxc.record import NOT_STARTED, Life, Record, stopped
 from backends.lxc.spawner import Spawner
 from backends.lxc.storage import Storage
@@ -36,6 +36,7 @@ class Machine:
     container may have; `tell` says that a VM needs attention."""
 
     instance: str
+    names: Names
     domains: Domains
     spawner: Spawner
     cgroups: Cgroups
@@ -127,7 +128,7 @@ class Machine:
 
     def strike(self, vm: VmId, record: Record | None, deadline: float) -> bool:
         """Kill every process of a VM's containers, and the keeper; whether none lives then."""
-        paths = {f"{places.CGROUPS}/{self.instance}/{vm}"}
+        paths = {self.names.group(vm)}
         if record is not None:
             paths.add(record.group)
         place = self.domains.place(vm)

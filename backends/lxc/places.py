@@ -114,18 +114,34 @@ class Place:
         return self.path / "disks" / name_of(id)
 
 
-def interface(instance: str, id: DeviceId, incarnation: str) -> str:
-    """The name of a VIF's interface on the host: at most 15 characters, as Linux has it."""
-    mark = f"{instance}\n{id}\n{incarnation}".encode()
-    return f"xv{hashlib.blake2b(mark, digest_size=6).hexdigest()}"
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What the kernel's objects of an instance are called; `run` is RUN/lxc.
 
+    Control groups and interfaces are one for all daemons of a machine: those with another
+    directory, a developer's beside the host's own, must not take ours for theirs.
+    """
 
-def mark(instance: str, vm: VmId, incarnation: str = "") -> str:
-    """What everything of a domain is marked with; without an incarnation, how the marks of
-    all of a VM's domains begin. Neither name has a blank in it."""
-    return f"xenopsd {instance} {vm} {incarnation}"
+    run: Path
+    instance: str
 
+    @property
+    def whole(self) -> str:
+        """The instance, as nobody else on the machine calls theirs."""
+        tag = hashlib.blake2b(str(self.run.resolve()).encode(), digest_size=4).hexdigest()
+        return f"{self.instance}@{tag}"
 
-def group(instance: str, vm: VmId, incarnation: str) -> str:
-    """The control group of a domain, in every hierarchy; liblxc's are `c` and `m` in it."""
-    return f"{CGROUPS}/{instance}/{vm}/{incarnation}"
+    def mark(self, vm: VmId, incarnation: str = "") -> str:
+        """What everything of a domain is marked with; without an incarnation, how the marks of
+        all of a VM's domains begin. No part has a blank in it."""
+        return f"xenopsd {self.whole} {vm} {incarnation}"
+
+    def group(self, vm: VmId = "", incarnation: str = "") -> str:
+        """The control group of a domain, of a VM, or of the instance, in every hierarchy;
+        liblxc's are `c` and `m` in a domain's."""
+        return "/".join(part for part in (CGROUPS, self.whole, vm, incarnation) if part)
+
+    def interface(self, id: DeviceId, incarnation: str) -> str:
+        """The name of a VIF's interface on the host: at most 15 characters, as Linux has it."""
+        mark = f"{self.whole}\n{id}\n{incarnation}".encode()
+        return f"xv{hashlib.blake2b(mark, digest_size=6).hexdigest()}"

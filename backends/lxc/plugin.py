@@ -21,6 +21,7 @@ from backends.lxc.ending import Watch
 from backends.lxc.host import HostOps
 from backends.lxc.machine import Machine
 from backends.lxc.network import Network
+from backends.lxc.places import Names
 from backends.lxc.spawner import Spawner
 from backends.lxc.storage import Storage
 from backends.lxc.vbd import VbdOps
@@ -119,8 +120,11 @@ class Lxc:
 
     def close(self) -> None:
         """Containers and their keepers live on."""
-        self._machine.watch.close()
-        self._machine.spawner.close()
+        machine = self._machine
+        # The instance's own group, if no container is in it: nobody starts one now.
+        machine.cgroups.group(machine.names.group()).remove(time.monotonic())
+        machine.watch.close()
+        machine.spawner.close()
 
 
 class Plugin:
@@ -162,6 +166,7 @@ class Plugin:
         storage.open(deadline)
         machine = Machine(
             instance=settings.instance,
+            names=Names(run, settings.instance),
             domains=domains,
             spawner=spawner,
             cgroups=Cgroups.found(),

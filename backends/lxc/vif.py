@@ -4,7 +4,6 @@ from msgspec.structs import replace
 
 from backends import positions
 from backends.interface import Call, Waiting
-from backends.lxc import places
 from backends.lxc.machine import MicroOps, micro_op
 from backends.lxc.network import Port
 from backends.lxc.record import ContainerVif, Record, stopped
@@ -28,7 +27,7 @@ class VifOps(MicroOps):
         if there is None:
             taken = {held.position: id for id, held in record.vifs.items()}
             position = positions.free(taken, vif.position, kind="vif")
-            device = places.interface(record.instance, vif.id, record.incarnation)
+            device = self.machine.names.interface(vif.id, record.incarnation)
             there = ContainerVif(
                 device=device,
                 media_present=vif.carrier,
@@ -52,7 +51,7 @@ class VifOps(MicroOps):
             life = self.machine.life(record)
             if stopped(record, life) is None and (not life.populated or life.frozen):
                 raise DeviceDetachRejected(id=vif.id, reason="it is paused or not up yet")
-        device = places.interface(record.instance, vif.id, record.incarnation)
+        device = self.machine.names.interface(vif.id, record.incarnation)
         if held is not None and held.device is not None:
             device = held.device
         self.machine.network.unplug(device, deadline=call.deadline)

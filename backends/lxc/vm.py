@@ -10,7 +10,7 @@ import msgspec
 from msgspec.structs import replace
 
 from backends.interface import Call, Waiting
-from backends.lxc import acknowledgement, config, limits, places
+from backends.lxc import acknowledgement, config, limits
 from backends.lxc.cgroup import MemoryInUse
 from backends.lxc.clearing import Clearing
 from backends.lxc.limits import Limits
@@ -63,7 +63,7 @@ class VmOps(MicroOps):
             if found.incarnation != call.incarnation:
                 raise AlreadyExists(kind="domain", id=found.id)
             return
-        mark = places.mark(machine.instance, vm.id, call.incarnation)
+        mark = machine.names.mark(vm.id, call.incarnation)
         place = machine.domains.place(vm.id)
         if place.path.exists() and place.incarnation != call.incarnation:
             waiting = self._clearing.clear(call, vm.id)
@@ -89,8 +89,8 @@ class VmOps(MicroOps):
                 incarnation=call.incarnation,
                 created=time.time(),
                 first_id=first_id,
-                group=places.group(machine.instance, vm.id, call.incarnation),
-                marked=places.mark(machine.instance, vm.id),
+                group=machine.names.group(vm.id, call.incarnation),
+                marked=machine.names.mark(vm.id),
                 state=str(machine.storage.state),
                 memory_target=memory,
                 memory_limit=max(memory, vm.memory_static_max),

@@ -11,8 +11,8 @@ from typing import Literal
 from rigs.container import Images, Init, init_among
 
 from backends.interface import Backend, Domain, Settings
-from backends.lxc import places
 from backends.lxc.cgroup import Cgroups
+from backends.lxc.places import Names
 from backends.lxc.plugin import Options
 from idl.pci import Pci
 from idl.vbd import Disk, Local, Mount, Vbd
@@ -43,7 +43,8 @@ class Guests:
     def close(self) -> None:
         """Remove what a test that failed left, and what was made for it."""
         for domain in self._run.glob("lxc/*/*/"):
-            group = Cgroups.found().group(f"{places.CGROUPS}/{domain.parent.name}/{domain.name}")
+            names = Names(self._run / "lxc", domain.parent.name)
+            group = Cgroups.found().group(names.group(domain.name))
             group.kill(time.monotonic() + 30)
             group.remove(time.monotonic() + 30)
         for point in _mounted(self._run):
@@ -127,7 +128,7 @@ class Guests:
     def up(self, backend: Backend, vm: Vm) -> bool:
         """Whether the guest has booted so far that it lets go of devices."""
         domain = backend.host.domain(vm.id)
-        init = None if domain is None else _init(domain)
+        init = None if domain is None else _init(self._run, domain)
         return init is not None and init.beats() > 0
 
     def act(
@@ -135,7 +136,7 @@ class Guests:
     ) -> None:
         """Let the guest stop by itself."""
         domain = backend.host.domain(vm.id)
-        init = None if domain is None else _init(domain)
+        init = None if domain is None else _init(self._run, domain)
         assert init is not None, "it does not run"
         init.obey(reason)
 
@@ -161,10 +162,10 @@ def _vbd(vm: Vm, name: str, position: int, disk: Disk, *, persistent: bool = Tru
     )
 
 
-def _init(domain: Domain) -> Init | None:
+def _init(run: Path, domain: Domain) -> Init | None:
     """The first process of a container, found by its control group."""
     assert domain.instance and domain.vm and domain.incarnation
-    path = places.group(domain.instance, domain.vm, domain.incarnation)
+    path = Names(run / "lxc", domain.instance).group(domain.vm, domain.incarnation)
     return init_among(Cgroups.found().group(f"{path}/c").pids())
 
 

@@ -27,7 +27,7 @@ def test_a_signal_by_its_name(name, expected):
 
 @pytest.mark.parametrize("name", ["SIGNONE", "SIG_DFL", "9", "", "SIGRTMIN+x"])
 def test_what_is_no_signal(name):
-    with pytest.raises(ValueError, match="signal|literal"):
+    with pytest.raises(ValueError, match=r"signal|literal"):
         number(name)
 
 
