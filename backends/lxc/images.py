@@ -1,19 +1,21 @@
 """Base images that have to be unpacked: once each, shared by every VM that uses them.
 
 `STATE/lxc/images/KEY/` holds `root` and `image.json`; KEY is of the archive's identity, so a
-changed archive is another image. One for privileged VMs has the archive's device nodes, and a
-KEY of its own.
+changed archive is another image; the old one goes when nobody has it any more. One for
+privileged VMs has the archive's device nodes, and a KEY of its own.
 """
 
 import hashlib
 import threading
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
-from backends.lxc.sources import Identity, Source
+from backends.lxc.layers import Base
+from backends.lxc.sources import Identity, Source, identity
 from backends.lxc.spawner import Job, Spawner
 from idl.decoding import decoder
 from idl.errors import StorageError
@@ -45,6 +47,14 @@ def key(identity: Identity, *, devices: bool) -> str:
     return f"{digest}-devices" if devices else digest
 
 
+def _key_at(path: str, *, devices: bool) -> str | None:
+    """The name of the image of what is at a path; None where nothing is."""
+    try:
+        return key(identity(Path(path).stat()), devices=devices)
+    except OSError:
+        return None
+
+
 class Images:
     """The unpacked images of an instance."""
 
@@ -63,6 +73,22 @@ class Images:
             return found
         return self._read(name)
 
+    def unused(self, bases: Collection[Base], mounted: Collection[str]) -> list[str]:
+        """Images whose archive is gone or has changed, that no layer was made over and that are
+        not mounted: `mounted` are directories as mountinfo names them. Raises StorageError."""
+        needed = {base.digest for base in bases} | {
+            key(base.identity, devices=devices) for base in bases for devices in (False, True)
+        }
+        needed |= {Path(root).parent.name for root in mounted}
+        found = []
+        for path in self._directory.glob("[!.]*"):
+            record = self._record(path.name)
+            if record is not None and not needed & {path.name, record.digest}:
+                devices = path.name == key(record.identity, devices=True)
+                if _key_at(record.path, devices=devices) != path.name:
+                    found.append(path.name)
+        return found
+
     def close(self) -> None:
         """Break off what is under way; it is begun anew when it is wanted."""
         with self._lock:
@@ -70,15 +96,21 @@ class Images:
                 self._forget(name).__exit__()
 
     def _read(self, name: str) -> Image | None:
+        record = self._record(name)
+        if record is None:
+            return None
+        return Image(self._directory / name / "root", record.digest)
+
+    def _record(self, name: str) -> Record | None:
         path = self._directory / name
         try:
-            record: Record = decoder(Record).decode((path / "image.json").read_bytes())
+            found: Record = decoder(Record).decode((path / "image.json").read_bytes())
         except FileNotFoundError:
             return None
         except ValueError as error:
             reason = f"{path}: {error}; remove it, and the image is unpacked again"
             raise StorageError(plugin="lxc", reason=reason) from error
-        return Image(path / "root", record.digest)
+        return found
 
     def _ended(self, name: str, source: Source, *, squashfs: bool, devices: bool) -> bool:
         """Whether the job has ended, which is begun where there is none."""

@@ -2,20 +2,20 @@
 
 `STATE/lxc/layers/VM/NAME/` persists, `NAME@INCARNATION/` is thrown away with its incarnation.
 Each holds `base.json` (what it was made over), `work` and, from its first mount on, `upper`.
-Nothing is deleted here: what goes is moved to `STATE/lxc/tombstones/` in one step, and
-`removed` is told, since the deletion of a million files is no matter of a micro-op.
+Nothing is deleted here: what goes is buried.
 """
 
 import os
 import shutil
-import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
 from backends import parcel
 from backends.lxc.sources import Identity
+from backends.lxc.tombstones import sync
 from idl.decoding import decoder
 from idl.errors import StorageError
 from idl.ids import DeviceId, VmId, name_of, vm_of
@@ -42,12 +42,11 @@ def name(vbd: Vbd, incarnation: str) -> str:
 
 
 class Layers:
-    """The layers of an instance, below its state directory."""
+    """The layers of an instance; `bury` throws entries of a directory away."""
 
-    def __init__(self, state: Path, removed: Callable[[], None]) -> None:
-        self._root = state / "layers"
-        self._tombstones = state / "tombstones"
-        self._removed = removed
+    def __init__(self, root: Path, bury: Callable[[Path, Sequence[str]], None]) -> None:
+        self._root = root
+        self._bury = bury
 
     def make(self, vbd: Vbd, incarnation: str, base: Base) -> Path:
         """The layer; made, durably, where it is not there yet.
@@ -55,22 +54,16 @@ class Layers:
         Raises StorageError for one that was made over another base."""
         path = self._root / vm_of(vbd.id) / name(vbd, incarnation)
         try:
-            self._require_base(path, base)
+            _require_base(path, base)
         except FileNotFoundError:
             _create(path, base)
         return path
 
-    def _require_base(self, path: Path, base: Base) -> None:
-        file = path / "base.json"
-        try:
-            found: Base = decoder(Base).decode(file.read_bytes())
-        except ValueError as error:
-            raise StorageError(plugin="lxc", reason=f"{file}: {error}") from error
-        if not found.same(base):
-            was = f"the layer {path} was made over {found.path} as it was"
-            now = f"{base.path} is no longer that"
-            way = "put it back, or remove the VBD's layer with the VBD"
-            raise StorageError(plugin="lxc", reason=f"{was}; {now}: {way}")
+    def bases(self) -> Iterator[Base]:
+        """What they were made over. Raises StorageError."""
+        for path in self._root.glob("*/[!.]*"):
+            with suppress(FileNotFoundError):  # dropped meanwhile
+                yield _base(path)
 
     def of_incarnations(self, vm: VmId) -> list[str]:
         """Those of a VM that die with their incarnation."""
@@ -92,16 +85,8 @@ class Layers:
         directory = self._root / vm
         if not directory.exists():
             return
-        self._tombstones.mkdir(mode=0o700, parents=True, exist_ok=True)
-        dead = [layer for layer in _names(directory) if which(layer)]
-        for layer in dead:
-            (directory / layer).rename(self._tombstones / uuid.uuid4().hex)
-        # Also where there was nothing: a former daemon may have died before it came here.
-        _sync(self._tombstones)
-        _sync(directory)
+        self._bury(directory, [layer for layer in _names(directory) if which(layer)])
         self._forget(directory)
-        if dead:
-            self._removed()
 
     def _forget(self, directory: Path) -> None:
         """Remove a VM's directory, unless a layer is in it."""
@@ -130,6 +115,25 @@ def _names(directory: Path) -> list[str]:
     return sorted(layer for layer in found if not layer.startswith("."))
 
 
+def _base(path: Path) -> Base:
+    """What a layer was made over. Raises FileNotFoundError, StorageError."""
+    file = path / "base.json"
+    try:
+        found: Base = decoder(Base).decode(file.read_bytes())
+    except ValueError as error:
+        raise StorageError(plugin="lxc", reason=f"{file}: {error}") from error
+    return found
+
+
+def _require_base(path: Path, base: Base) -> None:
+    found = _base(path)
+    if not found.same(base):
+        was = f"the layer {path} was made over {found.path} as it was"
+        now = f"{base.path} is no longer that"
+        way = "put it back, or remove the VBD's layer with the VBD"
+        raise StorageError(plugin="lxc", reason=f"{was}; {now}: {way}")
+
+
 def _create(path: Path, base: Base) -> None:
     """A layer, whole or not at all, and on the disk before anything is written to it."""
     partial = path.with_name(f".{path.name}.partial")
@@ -142,15 +146,7 @@ def _create(path: Path, base: Base) -> None:
         file.write(msgspec.json.encode(base) + b"\n")
         file.flush()
         os.fsync(file.fileno())
-    _sync(partial)
+    sync(partial)
     partial.rename(path)
-    _sync(path.parent)
-    _sync(path.parent.parent)
-
-
-def _sync(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    sync(path.parent)
+    sync(path.parent.parent)

@@ -60,7 +60,7 @@ def opened(path: str, roots: Sequence[Path]) -> Iterator[Source]:
     fd = _open(path, roots)
     try:
         found = os.fstat(fd)
-        yield Source(path, fd, _kind(path, found.st_mode), _identity(found))
+        yield Source(path, fd, _kind(path, found.st_mode), identity(found))
     finally:
         os.close(fd)
 
@@ -120,7 +120,8 @@ def _kind(path: str, mode: int) -> Kind:
     raise StorageError(plugin="lxc", reason=reason)
 
 
-def _identity(found: os.stat_result) -> Identity:
+def identity(found: os.stat_result) -> Identity:
+    """Which file, directory or block device it is that was looked at."""
     if stat.S_ISBLK(found.st_mode):
         # Its node is made anew at each boot, and tells nothing of what is on it.
         device, inode, size, mtime = found.st_rdev, 0, _device_size(found.st_rdev), 0

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -13,11 +12,13 @@ import msgspec
 
 from backends.interface import Call, Waiting
 from backends.lxc import disks, sources
+from backends.lxc.apart import mounts
 from backends.lxc.disks import Disk, Format
 from backends.lxc.images import Images
 from backends.lxc.layers import Base, Layers
 from backends.lxc.sources import Kind, Source
-from backends.lxc.spawner import Job, Spawner
+from backends.lxc.spawner import Spawner
+from backends.lxc.tombstones import Tombstones
 from idl.errors import DeviceDetachRejected, InvalidParameter, StorageError
 from idl.ids import DeviceId, vm_of
 from idl.vbd import Vbd
@@ -77,18 +78,29 @@ class Storage:
             maps_ids(os.uname().release) if maps_squashfs is None else maps_squashfs
         )
         self._images = Images(state / "images", spawner)
-        self._removal = _Removal(state / "tombstones", spawner)
-        self.layers = Layers(state, self._removal.begin)
+        self._tombstones = Tombstones(state / "tombstones", spawner)
+        self.layers = Layers(state / "layers", self._tombstones.bury)
 
     def open(self, deadline: float) -> None:
         """Make what is needed, once the spawner is open, and remove what a former daemon could
         not. Raises StorageError, DeadlineExceeded."""
         self._job("own_mounts", str(self._run), "storage", deadline, directory=str(self._run))
-        self._removal.begin()
+        self._drop_images()
+        self._tombstones.clear()
+
+    def _drop_images(self) -> None:
+        """Throw away unpacked images that nobody has any more."""
+        roots = [mount.root for mount in mounts.listed()]
+        try:
+            unused = self._images.unused(list(self.layers.bases()), roots)
+        except StorageError:
+            return  # whose base a layer has cannot be told: its next use tells of that
+        if unused:
+            self._tombstones.bury(self.state / "images", unused)
 
     def close(self) -> None:
         """Leave everything as it is."""
-        self._removal.close()
+        self._tombstones.close()
         self._images.close()
 
     def prepare(
@@ -192,39 +204,6 @@ def maps_ids(release: str) -> bool:
     """Whether a kernel of this release maps the ids of a squashfs."""
     major, minor, *_ = release.split(".")
     return (int(major), int(minor.partition("-")[0])) >= _SQUASHFS_MAPPED
-
-
-class _Removal:
-    """The deletion of what was thrown away; nobody waits for it. What it does not come to is
-    deleted by the next daemon."""
-
-    def __init__(self, tombstones: Path, spawner: Spawner) -> None:
-        self._directory = str(tombstones)
-        self._spawner = spawner
-        self._lock = threading.Lock()
-        self._jobs: list[Job] = []
-
-    def begin(self) -> None:
-        """See to it that what is there by now goes."""
-        with self._lock:
-            self._forget([job for job in self._jobs if job.done()])
-            # Jobs go one after the other: of two, one has not looked yet.
-            if len(self._jobs) < 2:
-                started = self._spawner.start(
-                    "remove_trees", owner=self._directory, directory=self._directory
-                )
-                self._jobs.append(started)
-
-    def close(self) -> None:
-        """Break it off."""
-        with self._lock:
-            self._forget(list(self._jobs))
-
-    def _forget(self, jobs: list[Job]) -> None:
-        for job in jobs:
-            self._jobs.remove(job)
-            self._spawner.forget(self._directory, job)
-            job.__exit__()
 
 
 def _require_kind(disk: Disk, source: Source) -> None:

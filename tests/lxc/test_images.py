@@ -230,6 +230,21 @@ def test_an_archive_that_changed_is_another_image(disks, base):
     assert disks.inside(vbd(archive, "tar", id="vm2/root2"), "cat /etc/issue") == "newer"
 
 
+def test_an_image_goes_when_nobody_has_it_any_more(disks, base, eventually):
+    archive = tar(disks, base)
+    disk = vbd(archive, "tar")
+    prepared(disks, disk)
+    archive.unlink()
+    images = disks.state / "images"
+    disks.storage.open(time.monotonic() + LIMIT)
+    assert len(list(images.iterdir())) == 1
+    disks.release(disk)
+    disks.storage.layers.drop_all("vm1")
+    disks.storage.open(time.monotonic() + LIMIT)
+    assert list(images.iterdir()) == []
+    eventually(lambda: not list((disks.state / "tombstones").iterdir()))
+
+
 def test_an_archive_that_was_only_touched_is_the_same_base(disks, base):
     archive = tar(disks, base)
     disk = vbd(archive, "tar")

@@ -29,8 +29,8 @@ def told() -> list[str]:
 def layers(tmp_path, told) -> Layers:
     def bury(directory: Path, names: Sequence[str]) -> None:
         told.extend(names)
-        for name in names:
-            shutil.rmtree(directory / name)
+        for layer in names:
+            shutil.rmtree(directory / layer)
 
     return Layers(tmp_path / "layers", bury)
 

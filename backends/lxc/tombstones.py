@@ -1,0 +1,63 @@
+"""What was thrown away, and is still to be deleted: the deletion of a million files is no matter
+of a micro-op. It is gone from its place, durably, at once.
+"""
+
+import os
+import threading
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+from backends.lxc.spawner import Job, Spawner
+
+
+class Tombstones:
+    """A directory of what is to be deleted, on the same file system."""
+
+    def __init__(self, directory: Path, spawner: Spawner) -> None:
+        self._directory = directory
+        self._spawner = spawner
+        self._lock = threading.Lock()
+        self._jobs: list[Job] = []
+
+    def bury(self, directory: Path, names: Sequence[str]) -> None:
+        """Throw away these entries of a directory. Raises OSError."""
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name in names:
+            (directory / name).rename(self._directory / uuid.uuid4().hex)
+        # Also where there is nothing: a former daemon may have died before it came here.
+        sync(self._directory)
+        sync(directory)
+        if names:
+            self.clear()
+
+    def clear(self) -> None:
+        """See to it that what is there by now is deleted; nobody waits for it. What it does not
+        come to is deleted by the next daemon."""
+        with self._lock:
+            self._forget([job for job in self._jobs if job.done()])
+            # Jobs go one after the other: of two, one has not looked yet.
+            if len(self._jobs) < 2:
+                directory = str(self._directory)
+                job = self._spawner.start("remove_trees", owner=directory, directory=directory)
+                self._jobs.append(job)
+
+    def close(self) -> None:
+        """Break it off."""
+        with self._lock:
+            self._forget(list(self._jobs))
+
+    def _forget(self, jobs: list[Job]) -> None:
+        for job in jobs:
+            self._jobs.remove(job)
+            self._spawner.forget(str(self._directory), job)
+            job.__exit__()
+
+
+def sync(directory: Path) -> None:
+    """Put a directory's entries to the disk."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
