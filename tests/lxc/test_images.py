@@ -2,10 +2,12 @@
 
 import io
 import os
+import shutil
 import signal
 import subprocess
 import tarfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -130,23 +132,58 @@ def test_a_layer_over_an_image_file(disks, base):
     assert image.read_bytes() == content
 
 
-def test_a_block_device(disks, base):
-    image = ext4(disks, base)
-    node = subprocess.run(
-        ["losetup", "--find", "--show", image], check=True, capture_output=True, text=True
-    ).stdout.strip()
+@pytest.fixture
+def links() -> Iterator[Path]:
+    """A directory such as /dev/disk."""
+    path = Path(f"/dev/xenopsd-test-{os.getpid()}")
+    path.mkdir()
     try:
-        roots = [Path("/dev")]
-        storage = Storage(
-            run=disks.path / "run", state=disks.state, roots=roots, spawner=disks.spawner
-        )
-        there = replace(disks, storage=storage)
-        disk = vbd(Path(node), "raw", trusted=True)
-        there.prepare(disk)
-        there.inside(disk, "echo changed > /etc/issue")
-        there.release(disk)
+        yield path
     finally:
-        run("losetup", "--detach", node)
+        shutil.rmtree(path)
+
+
+@pytest.fixture
+def node(disks, base) -> Iterator[str]:
+    """A block device with a file system."""
+    words = ["losetup", "--find", "--show", ext4(disks, base)]
+    found = subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
+    try:
+        yield found
+    finally:
+        run("losetup", "--detach", found)
+
+
+def rooted(disks, *roots: Path):
+    """The same, with other roots."""
+    storage = Storage(
+        run=disks.path / "run", state=disks.state, roots=roots, spawner=disks.spawner
+    )
+    return replace(disks, storage=storage)
+
+
+def test_a_block_device_by_a_link_among_the_devices(disks, base, links, node):
+    (links / "by-name").mkdir()
+    (links / "by-name" / "disk").symlink_to(f"../../{Path(node).name}")
+    there = rooted(disks, links)
+    disk = vbd(links / "by-name" / "disk", "raw", trusted=True)
+    assert there.prepare(disk).loop == node
+    there.inside(disk, "echo changed > /etc/issue")
+    there.release(disk)
+    layered = vbd(links / "by-name" / "disk", "raw", trusted=True, overlay=True)
+    assert there.prepare(layered).layer
+    assert there.inside(layered, "cat /etc/issue") == "changed"
+    there.release(layered)
+
+
+def test_a_link_among_the_devices_leads_to_nothing_else(disks, links):
+    (links / "null").symlink_to("../null")
+    (links / "passwd").symlink_to("/etc/passwd")
+    there = rooted(disks, links)
+    with pytest.raises(StorageError, match="null is no block device"):
+        there.prepare(vbd(links / "null", "raw", trusted=True))
+    with pytest.raises(InvalidParameter, match="leads out of what"):
+        there.prepare(vbd(links / "passwd", "raw", trusted=True))
 
 
 def test_what_holds_no_file_system_is_told(disks):
