@@ -1,19 +1,17 @@
 """What a container can reach of its host: looked at from inside and from outside."""
 
-import json
 import shutil
 import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from rigs.container import Images
 
 from backends.interface import Settings
-from backends.lxc import places
 from backends.lxc.plugin import Options, Plugin
 from idl.vbd import Local, Vbd
 from idl.vm import Container, Vm
