@@ -202,6 +202,13 @@ def test_a_medium_is_read_only(disks, base):
         disks.inside(disk, "echo changed > /etc/issue")
 
 
+def test_a_medium_can_be_read_whatever_its_file_system_is(disks, base):
+    """Not every kernel can map the ids of this one."""
+    disk = vbd(squashfs(disks, base), "raw", type="cdrom")
+    disks.prepare(disk)
+    assert disks.inside(disk, "cat /etc/issue") == "base"
+
+
 @pytest.mark.parametrize("mapped", [True, False], ids=["mapped", "unpacked"])
 def test_a_squashfs_is_shared(disks, base, mapped, eventually):
     os.chown(base / "etc" / "issue", 5, 5)

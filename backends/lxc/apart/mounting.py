@@ -20,6 +20,7 @@ from backends.lxc.apart.syscalls import (
     MOUNT_ATTR_ATIME,
     MOUNT_ATTR_IDMAP,
     MOUNT_ATTR_NOATIME,
+    MOUNT_ATTR_NOSUID,
     MOUNT_ATTR_RDONLY,
     MS_BIND,
     MS_NODEV,
@@ -82,7 +83,9 @@ def mount_disk(
     base = _file_system(fds[0], kind, read_only=read_only) if image else _copy(fds[0])
     with _namespace(user_namespace) as users:
         tree = base if layer is None else _overlaid(at, source, base, layer, users, first_id)
-        _finish(tree, attributes, users if layer is None else None)
+        _set(tree, attributes)
+        if layer is None:
+            _map_own(tree, users, lenient=image and read_only)
         move_mount(tree, at)
     return {"loop": looping.device_below(at)}
 
@@ -121,12 +124,21 @@ def _file_system(fd: int, kind: str | None, *, read_only: bool) -> int:
         return superblock(found, *flags, source=node)
 
 
-def _finish(tree: int, attributes: int, users: int | None) -> None:
+def _set(tree: int, attributes: int) -> None:
     clear = MOUNT_ATTR_ATIME if attributes & MOUNT_ATTR_NOATIME else 0
     if attributes:
         mount_setattr(tree, set=attributes, clear=clear)
-    if users is not None:
+
+
+def _map_own(tree: int, users: int | None, *, lenient: bool) -> None:
+    """As `_map`. With `lenient`, what cannot be mapped is nobody's: files that others may read
+    can be read. So are media whose file systems know no owners."""
+    try:
         _map(tree, users)
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP or not lenient:
+            raise
+        mount_setattr(tree, set=MOUNT_ATTR_NOSUID)
 
 
 def _map(tree: int, users: int | None) -> None:
