@@ -328,14 +328,18 @@ class Group:
 
     def _kill(self, pid: int) -> None:
         # Held first, then looked at: a number that was given anew is not in this group.
-        with suppress(ProcessLookupError):
+        try:
             process = os.pidfd_open(pid)
-            try:
-                lines = _read(Path(f"/proc/{pid}/cgroup")).splitlines()
-                if any(f"/{self.path}/" in f"{line}/" for line in lines):
-                    signal.pidfd_send_signal(process, signal.SIGKILL)
-            finally:
-                os.close(process)
+        except OSError as error:
+            # It is just being reaped, or is a thread of one that is; kernels differ in how
+            # they say so.
+            if error.errno not in (errno.ESRCH, errno.EINVAL, errno.ENOENT):
+                raise
+            return
+        with os.fdopen(process), suppress(ProcessLookupError):
+            lines = _read(Path(f"/proc/{pid}/cgroup")).splitlines()
+            if any(f"/{self.path}/" in f"{line}/" for line in lines):
+                signal.pidfd_send_signal(process, signal.SIGKILL)
 
     def _remove_above(self) -> bool:
         for tree in self._hierarchies:

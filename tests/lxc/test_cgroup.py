@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -153,12 +154,22 @@ def count(tmp_path) -> Callable[[str], Callable[[], int]]:
 
 
 @pytest.fixture
-def device(tmp_path) -> str:
-    """The block device below the temporary directory: MAJOR:MINOR."""
-    number = tmp_path.stat().st_dev
-    if os.major(number) == 0:
-        pytest.skip("the temporary directory is on no block device")
-    return f"{os.major(number)}:{os.minor(number)}"
+def on_disk() -> Iterator[Path]:
+    """A directory that is on a block device even where /tmp is not."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as path:
+        if os.major(Path(path).stat().st_dev) == 0:
+            pytest.skip("/var/tmp is on no block device")
+        yield Path(path)
+
+
+@pytest.fixture
+def device(on_disk) -> str:
+    """Its device, MAJOR:MINOR; of a partition, the whole one."""
+    number = on_disk.stat().st_dev
+    name = f"{os.major(number)}:{os.minor(number)}"
+    found = Path(f"/sys/dev/block/{name}").resolve()
+    whole = found.parent if (found / "partition").exists() else found
+    return (whole / "dev").read_text().strip()
 
 
 def test_where_this_host_has_its_groups():
@@ -249,14 +260,14 @@ def test_memory_in_use_is_not_taken_away(group, inside):
     group.set_memory(2**27)
 
 
-def test_cached_files_are_taken_away(group, inside, tmp_path):
-    (tmp_path / "file").write_bytes(bytes(2**26))
+def test_cached_files_are_taken_away(group, inside, on_disk):
+    (on_disk / "file").write_bytes(bytes(2**26))
     os.sync()
-    with (tmp_path / "file").open("rb") as file:
+    with (on_disk / "file").open("rb") as file:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     group.set_memory(2**27)
     read = "import sys\nwith open(sys.argv[1], 'rb') as file:\n  while file.read(2**16): pass"
-    assert inside(group, read, str(tmp_path / "file")).wait(30) == 0
+    assert inside(group, read, str(on_disk / "file")).wait(30) == 0
     assert group.memory_used() > 2**25
     group.set_memory(2**25)
     assert group.memory_used() <= 2**25
@@ -290,21 +301,21 @@ def test_shares_are_set(group):
     assert found in (["2048", ""], ["", "200"])
 
 
-def test_what_is_written_to_a_disk_is_counted(group, inside, tmp_path, device):
+def test_what_is_written_to_a_disk_is_counted(group, inside, on_disk, device):
     group.set_disk(device, VbdQos())
-    assert inside(group, WRITER, str(tmp_path / "file"), str(2**20)).wait(30) == 0
+    assert inside(group, WRITER, str(on_disk / "file"), str(2**20)).wait(30) == 0
     assert group.disk_counters()[device].write_bytes >= 2**20
     assert group.disk_counters()[device].writes >= 1
 
 
-def test_a_disk_s_rate_is_limited(group, inside, tmp_path, device):
+def test_a_disk_s_rate_is_limited(group, inside, on_disk, device):
     group.set_disk(device, VbdQos(write_bytes=2**20))
     began = time.monotonic()
-    assert inside(group, WRITER, str(tmp_path / "file"), str(2**20)).wait(30) == 0
-    assert inside(group, WRITER, str(tmp_path / "file"), str(2**20)).wait(30) == 0
+    assert inside(group, WRITER, str(on_disk / "file"), str(2**20)).wait(30) == 0
+    assert inside(group, WRITER, str(on_disk / "file"), str(2**20)).wait(30) == 0
     assert time.monotonic() - began >= 0.9
     group.set_disk(device, VbdQos())
-    assert inside(group, WRITER, str(tmp_path / "file"), str(2**24)).wait(30) == 0
+    assert inside(group, WRITER, str(on_disk / "file"), str(2**24)).wait(30) == 0
 
 
 def test_online_cpus_are_read():

@@ -1,5 +1,6 @@
 """Control groups that are directories of files: what is read, what is written, in each version."""
 
+import threading
 import time
 from pathlib import Path
 
@@ -119,6 +120,19 @@ def test_what_cannot_die_is_told_of(trees):
     trees("unified", {"cgroup.kill": "", "cgroup.events": "populated 1\nfrozen 0\n"}, v2=True)
     assert not trees.group().kill(time.monotonic() + 0.01)
     assert not trees.group().remove(time.monotonic() + 0.01)
+
+
+def test_what_is_no_process_any_more_is_passed_over(trees):
+    """A thread's number stands for a process that is being reaped: neither can be held."""
+    over = threading.Event()
+    thread = threading.Thread(target=over.wait)
+    thread.start()
+    try:
+        trees("unified", {"cgroup.procs": f"{thread.native_id}\n"}, v2=True)
+        assert not trees.group().kill(time.monotonic() + 0.01)
+    finally:
+        over.set()
+        thread.join()
 
 
 def test_a_version_2_limit_below_what_is_in_use_is_not_set(trees):
