@@ -21,6 +21,9 @@ from idl.errors import StorageError
 from idl.ids import DeviceId, VmId, name_of, vm_of
 from idl.vbd import Vbd
 
+#: Where an instance's layers are in its STATE/lxc.
+LAYERS = "layers"
+
 
 class Base(msgspec.Struct, frozen=True, kw_only=True):
     """What a layer was made over: `digest` (of an archive) counts where there is one."""
@@ -64,6 +67,23 @@ class Layers:
         for path in self._root.glob("*/[!.]*"):
             with suppress(FileNotFoundError):  # dropped meanwhile
                 yield _base(path)
+
+    def adopt(self, vm: VmId, theirs: Path) -> None:
+        """Take over the layers of a VM whose container runs on them: the directory `theirs`,
+        which another instance has. Nothing where there is none (any more).
+
+        Raises StorageError where they cannot come here as they are."""
+        if not theirs.exists() or theirs == self._root / vm:
+            return
+        try:
+            self._root.mkdir(parents=True, exist_ok=True)
+            # A rename, and no copy: the container goes on writing to them.
+            theirs.rename(self._root / vm)
+            sync(self._root)
+            sync(theirs.parent)
+        except OSError as error:
+            reason = f"the layers {theirs} cannot be moved to {self._root / vm}: {error.strerror}"
+            raise StorageError(plugin="lxc", reason=reason) from error
 
     def of_incarnations(self, vm: VmId) -> list[str]:
         """Those of a VM that die with their incarnation."""

@@ -15,7 +15,7 @@ from backends.lxc import disks, sources
 from backends.lxc.apart import mounts
 from backends.lxc.disks import Disk, Format
 from backends.lxc.images import Images
-from backends.lxc.layers import Base, Layers
+from backends.lxc.layers import LAYERS, Base, Layers
 from backends.lxc.sources import Kind, Source
 from backends.lxc.spawner import Spawner
 from backends.lxc.tombstones import Tombstones
@@ -79,7 +79,7 @@ class Storage:
         )
         self._images = Images(state / "images", spawner)
         self._tombstones = Tombstones(state / "tombstones", spawner)
-        self.layers = Layers(state / "layers", self._tombstones.bury)
+        self.layers = Layers(state / LAYERS, self._tombstones.bury)
 
     def open(self, deadline: float) -> None:
         """Make what is needed, once the spawner is open, and remove what a former daemon could

@@ -13,6 +13,7 @@ from backends.interface import Call, Waiting
 from backends.lxc import acknowledgement, config, limits
 from backends.lxc.cgroup import MemoryInUse
 from backends.lxc.clearing import Clearing
+from backends.lxc.layers import LAYERS
 from backends.lxc.limits import Limits
 from backends.lxc.machine import Machine, MicroOps, micro_op
 from backends.lxc.places import Place
@@ -326,6 +327,8 @@ class VmOps(MicroOps):
             if domain.startswith("/"):
                 raise Unimplemented(what="adopting a container of others", backend="lxc")
             raise DoesNotExist(kind="domain", id=domain)
+        # Before the domain: adopted without its layers it would start on empty ones.
+        machine.storage.layers.adopt(vm.id, Path(there.state) / LAYERS / there.vm)
         record = machine.domains.adopt(vm.id, place, lambda old: _adopted(old, machine, vm.id))
         machine.watch.add(vm.id, machine.place(record))
 
@@ -354,6 +357,7 @@ def _adopted(record: Record, machine: Machine, vm: VmId) -> Record:
         record,
         vm=vm,
         instance=machine.instance,
+        state=str(machine.storage.state),
         vbds={f"{vm}/{name_of(id)}": vbd for id, vbd in record.vbds.items()},
         vifs={f"{vm}/{name_of(id)}": vif for id, vif in record.vifs.items()},
     )

@@ -108,3 +108,25 @@ def test_they_move(layers, tmp_path):
     assert names(tmp_path) == []
     layers.unpack("vm1", tmp_path / "parcel", timeout=30)
     assert names(tmp_path) == ["vm1/root"]
+
+
+def test_layers_of_another_instance_are_taken_over_as_they_are(tmp_path):
+    theirs, ours = tmp_path / "theirs" / "web", tmp_path / "ours"
+    theirs.mkdir(parents=True)
+    (theirs / "root").mkdir()
+    inode = (theirs / "root").stat().st_ino
+    layers = Layers(ours, lambda *_: None)
+    for _ in range(2):
+        layers.adopt("new", theirs)
+        assert (ours / "new" / "root").stat().st_ino == inode
+    assert not theirs.exists()
+
+
+def test_layers_are_not_taken_over_others(tmp_path):
+    theirs, ours = tmp_path / "theirs" / "web", tmp_path / "ours"
+    for directory in (theirs, ours / "new"):
+        directory.mkdir(parents=True)
+        (directory / "root").mkdir()
+    with pytest.raises(StorageError):
+        Layers(ours, lambda *_: None).adopt("new", theirs)
+    assert theirs.exists()
