@@ -2,7 +2,8 @@
 
 `STATE/lxc/layers/VM/NAME/` persists, `NAME@INCARNATION/` is thrown away with its incarnation.
 Each holds `base.json` (what it was made over), `work` and, from its first mount on, `upper`.
-Nothing is deleted here: what goes is buried.
+Nothing is deleted here: what goes is buried. A layer of an incarnation is not written to the disk
+in haste: whoever has it outlive the host's boot syncs it first.
 """
 
 import os
@@ -10,6 +11,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
@@ -44,10 +46,16 @@ def name(vbd: Vbd, incarnation: str) -> str:
     return name_of(vbd.id) if vbd.persistent else f"{name_of(vbd.id)}@{incarnation}"
 
 
+class Bury(Protocol):
+    """Throw away entries of a directory; durably where that is `lasting`."""
+
+    def __call__(self, directory: Path, names: Sequence[str], *, lasting: bool) -> None: ...
+
+
 class Layers:
     """The layers of an instance; `bury` throws entries of a directory away."""
 
-    def __init__(self, root: Path, bury: Callable[[Path, Sequence[str]], None]) -> None:
+    def __init__(self, root: Path, bury: Bury) -> None:
         self._root = root
         self._bury = bury
 
@@ -59,7 +67,7 @@ class Layers:
         try:
             _require_base(path, base)
         except FileNotFoundError:
-            _create(path, base)
+            _create(path, base, lasting=vbd.persistent)
         return path
 
     def bases(self) -> Iterator[Base]:
@@ -91,7 +99,8 @@ class Layers:
 
     def drop_incarnations(self, vm: VmId) -> None:
         """Drop every layer that dies with its incarnation. Raises OSError."""
-        self._drop(vm, lambda layer: "@" in layer)
+        # One that a crash of the host brings back is dropped again.
+        self._drop(vm, lambda layer: "@" in layer, lasting=False)
 
     def drop(self, id: DeviceId) -> None:
         """Drop every layer of a VBD. Raises OSError."""
@@ -101,11 +110,12 @@ class Layers:
         """Drop every layer of a VM. Raises OSError."""
         self._drop(vm, lambda _layer: True)
 
-    def _drop(self, vm: VmId, which: Callable[[str], bool]) -> None:
+    def _drop(self, vm: VmId, which: Callable[[str], bool], *, lasting: bool = True) -> None:
         directory = self._root / vm
         if not directory.exists():
             return
-        self._bury(directory, [layer for layer in _names(directory) if which(layer)])
+        dead = [layer for layer in _names(directory) if which(layer)]
+        self._bury(directory, dead, lasting=lasting)
         self._forget(directory)
 
     def _forget(self, directory: Path) -> None:
@@ -154,8 +164,9 @@ def _require_base(path: Path, base: Base) -> None:
         raise StorageError(plugin="lxc", reason=f"{was}; {now}: {way}")
 
 
-def _create(path: Path, base: Base) -> None:
-    """A layer, whole or not at all, and on the disk before anything is written to it."""
+def _create(path: Path, base: Base, *, lasting: bool) -> None:
+    """A layer, whole or not at all; a lasting one is on the disk before anything is written to
+    it. One of an incarnation ends with the host's boot anyway."""
     partial = path.with_name(f".{path.name}.partial")
     if partial.exists():
         shutil.rmtree(partial)
@@ -165,8 +176,11 @@ def _create(path: Path, base: Base) -> None:
     with (partial / "base.json").open("wb") as file:
         file.write(msgspec.json.encode(base) + b"\n")
         file.flush()
-        os.fsync(file.fileno())
-    sync(partial)
+        if lasting:
+            os.fsync(file.fileno())
+    if lasting:
+        sync(partial)
     partial.rename(path)
-    sync(path.parent)
-    sync(path.parent.parent)
+    if lasting:
+        sync(path.parent)
+        sync(path.parent.parent)

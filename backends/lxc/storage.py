@@ -96,7 +96,7 @@ class Storage:
         except StorageError:
             return  # whose base a layer has cannot be told: its next use tells of that
         if unused:
-            self._tombstones.bury(self.state / "images", unused)
+            self._tombstones.bury(self.state / "images", unused, lasting=False)
 
     def close(self) -> None:
         """Leave everything as it is."""
@@ -134,6 +134,7 @@ class Storage:
                 image=base.image,
                 kind="squashfs" if disk.format == "squashfs" else None,
                 layer=None if layer is None else str(layer),
+                lasting=vbd.persistent,
                 attributes=disk.attributes,
                 user_namespace=None if user_namespace is None else str(user_namespace),
                 first_id=first_id,

@@ -1,5 +1,5 @@
 """What was thrown away, and is still to be deleted: the deletion of a million files is no matter
-of a micro-op. It is gone from its place, durably, at once.
+of a micro-op. It is gone from its place at once.
 """
 
 import os
@@ -20,14 +20,16 @@ class Tombstones:
         self._lock = threading.Lock()
         self._jobs: list[Job] = []
 
-    def bury(self, directory: Path, names: Sequence[str]) -> None:
-        """Throw away these entries of a directory. Raises OSError."""
+    def bury(self, directory: Path, names: Sequence[str], *, lasting: bool) -> None:
+        """Throw away these entries of a directory, with `lasting` for good: no crash of the host
+        brings them back. Raises OSError."""
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name in names:
             (directory / name).rename(self._directory / uuid.uuid4().hex)
-        # Also where there is nothing: a former daemon may have died before it came here.
-        sync(self._directory)
-        sync(directory)
+        if lasting:
+            # Also where there is nothing: a former daemon may have died before it came here.
+            sync(self._directory)
+            sync(directory)
         if names:
             self.clear()
 

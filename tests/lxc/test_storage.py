@@ -105,6 +105,15 @@ def test_a_volatile_layer_goes_with_its_incarnation(disks, base, eventually):
     eventually(lambda: not list((disks.state / "tombstones").iterdir()))
 
 
+def test_a_volatile_layer_is_mounted_again_in_its_incarnation(disks, base):
+    vbd = directory(base, persistent=False)
+    disks.prepare(vbd)
+    disks.inside(vbd, "echo mine > /mine")
+    disks.release(vbd)
+    disks.prepare(vbd)
+    assert disks.inside(vbd, "cat /mine") == "mine"
+
+
 def test_preparing_twice_is_preparing_once(disks, base):
     vbd = directory(base, overlay=True)
     assert disks.prepare(vbd) == disks.prepare(vbd)

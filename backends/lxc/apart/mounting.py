@@ -8,6 +8,7 @@ id-mapped base and layer, a loop device) is held by the mount itself and goes wi
 import errno
 import fcntl
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -40,6 +41,17 @@ from backends.lxc.apart.syscalls import (
     unshare,
 )
 
+#: How an overlay is made: directories of the base can be renamed, and a layer fits a copy of its
+#: base.
+_OVERLAY = {
+    "lowerdir": "base",
+    "upperdir": "layer/upper",
+    "workdir": "layer/work",
+    "redirect_dir": "on",
+    "index": "off",
+    "metacopy": "off",
+}
+
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -62,6 +74,7 @@ def mount_disk(
     image: bool,
     kind: str | None,
     layer: str | None,
+    lasting: bool,
     attributes: int,
     user_namespace: str | None,
     first_id: int,
@@ -70,8 +83,9 @@ def mount_disk(
     """Mount at `at`, made here, what the descriptor given is: a directory, or with `image` a
     file or device with a file system (of `kind`, None: of whatever it has). Ids from 0 are what
     `user_namespace` maps them to, `first_id` and on. With `layer`, a directory with `work`,
-    writes go there; else `attributes` say whether there are any. `source` is the name that the
-    mount is listed with. Answers the loop device. Nothing where something is mounted already.
+    writes go there, and outlive a crash of the host if that is `lasting`; else `attributes` say
+    whether there are any. `source` is the name that the mount is listed with. Answers the loop
+    device. Nothing where something is mounted already.
 
     Raises OSError.
     """
@@ -82,10 +96,14 @@ def mount_disk(
     read_only = layer is not None or bool(attributes & MOUNT_ATTR_RDONLY)
     base = _file_system(fds[0], kind, read_only=read_only) if image else _copy(fds[0])
     with _namespace(user_namespace) as users:
-        tree = base if layer is None else _overlaid(at, source, base, layer, users, first_id)
-        _set(tree, attributes)
+        tree = base
         if layer is None:
-            _map_own(tree, users, lenient=image and read_only)
+            _map_own(base, users, lenient=image and read_only)
+        else:
+            _make_upper(base, layer, lasting=lasting)
+            flags = () if lasting else ("volatile",)
+            tree = _overlaid(base, layer, users, first_id, flags, at=at, source=source)
+        _set(tree, attributes)
         move_mount(tree, at)
     return {"loop": looping.device_below(at)}
 
@@ -154,13 +172,19 @@ def _map(tree: int, users: int | None) -> None:
 
 
 def _overlaid(
-    at: str, source: str, base: int, layer: str, users: int | None, first_id: int
+    base: int,
+    layer: str,
+    users: int | None,
+    first_id: int,
+    flags: tuple[str, ...],
+    *,
+    at: str,
+    source: str,
 ) -> int:
     """A detached overlay of a base and a layer. It is put together in a mount namespace of this
     process's own, since the kernel takes only mounts that are somewhere."""
-    _make_upper(base, layer)
     upper = open_tree(layer, OPEN_TREE_CLONE)
-    host = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    host = _mount_namespace()
     unshare(CLONE_NEWNS)
     # Seen by nobody else: no mount below the run directory is shared (`own_mounts`).
     mount("layers", at, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=700")
@@ -172,39 +196,46 @@ def _overlaid(
     if users is not None:
         # What the overlay itself makes in the layer has to have ids that are mapped there.
         file_system_ids(first_id)
-    overlay = superblock(
-        "overlay",
-        source=source,
-        lowerdir="base",
-        upperdir="layer/upper",
-        workdir="layer/work",
-        redirect_dir="on",
-        index="off",
-        metacopy="off",
-    )
+    overlay = superblock("overlay", *flags, source=source, **_OVERLAY)
+    # Held until this process ends: its last user has to wait for the namespace to be taken down.
+    _mount_namespace()
     setns(host, CLONE_NEWNS)
     return overlay
 
 
-def _make_upper(base: int, layer: str) -> None:
+def _mount_namespace() -> int:
+    return os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _make_upper(base: int, layer: str, *, lasting: bool) -> None:
     """The directory for what is written, with the owner, mode and attributes of the base's root,
     which it hides; before the base is id-mapped. Whole or not at all."""
+    # Says that the host may have crashed meanwhile: then the layer would not be here.
+    shutil.rmtree(f"{layer}/work/work/incompat", ignore_errors=True)
     upper, partial = f"{layer}/upper", f"{layer}/upper.partial"
     if os.path.isdir(upper):
         return
     with suppress(FileNotFoundError):
         os.rmdir(partial)
     os.mkdir(partial)
-    root = f"/proc/self/fd/{base}"
-    found = os.stat(root)
-    os.chown(partial, found.st_uid, found.st_gid)
-    os.chmod(partial, stat.S_IMODE(found.st_mode))
-    for name in _attributes(root):
-        os.setxattr(partial, name, os.getxattr(root, name))
-    with _directory(partial) as fd:
-        os.fsync(fd)
+    _take_after(partial, f"/proc/self/fd/{base}")
+    if lasting:
+        _sync(partial)
     os.rename(partial, upper)
-    with _directory(layer) as fd:
+    if lasting:
+        _sync(layer)
+
+
+def _take_after(directory: str, root: str) -> None:
+    found = os.stat(root)
+    os.chown(directory, found.st_uid, found.st_gid)
+    os.chmod(directory, stat.S_IMODE(found.st_mode))
+    for name in _attributes(root):
+        os.setxattr(directory, name, os.getxattr(root, name))
+
+
+def _sync(directory: str) -> None:
+    with _directory(directory) as fd:
         os.fsync(fd)
 
 

@@ -27,7 +27,7 @@ def told() -> list[str]:
 
 @pytest.fixture
 def layers(tmp_path, told) -> Layers:
-    def bury(directory: Path, names: Sequence[str]) -> None:
+    def bury(directory: Path, names: Sequence[str], *, lasting: bool) -> None:
         told.extend(names)
         for layer in names:
             shutil.rmtree(directory / layer)

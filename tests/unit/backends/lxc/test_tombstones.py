@@ -48,7 +48,7 @@ def tombstones(tmp_path, spawner) -> Tombstones:
 def bury(tombstones: Tombstones, tmp_path: Path, *names: str) -> None:
     for name in names:
         (tmp_path / "dir" / name).mkdir(parents=True)
-    tombstones.bury(tmp_path / "dir", names)
+    tombstones.bury(tmp_path / "dir", names, lasting=True)
 
 
 def test_what_is_buried_is_gone_from_its_place(tombstones, tmp_path, spawner):
