@@ -27,6 +27,7 @@ RANGES = 8192
 #: Directories of `RUN/lxc` that are no instance's: an instance's name begins with no dot.
 RANGE_FILES = ".ranges"
 NEXT = ".next"
+BOOT = ".boot"
 
 
 class Domains:
@@ -37,6 +38,22 @@ class Domains:
         self.instance = instance
         (root / instance).mkdir(parents=True, exist_ok=True, mode=0o711)
         (root / RANGE_FILES).mkdir(exist_ok=True, mode=0o700)
+
+    def begin(self, boot_id: str) -> None:
+        """Once the host has booted anew, where the directory has outlasted that: there is no
+        domain, only what has to be cleared."""
+        boot = self.root / BOOT
+        with self._flock(self.root):
+            try:
+                if str(boot.readlink()) == boot_id:
+                    return
+            except FileNotFoundError:
+                pass
+            for place in self.places():
+                with suppress(FileNotFoundError):
+                    place.record.rename(place.dead)
+            boot.unlink(missing_ok=True)
+            boot.symlink_to(boot_id)
 
     def place(self, vm: VmId) -> Place:
         """Where this instance has a VM's container, whether there is one or not."""
@@ -68,7 +85,12 @@ class Domains:
     def locked(self, place: Place) -> Iterator[None]:
         """No other writer in the place's directory, which is made where it is missing."""
         place.path.mkdir(parents=True, exist_ok=True, mode=0o711)
-        fd = os.open(place.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        with self._flock(place.path):
+            yield
+
+    @contextmanager
+    def _flock(self, directory: Path) -> Iterator[None]:
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
             yield

@@ -25,11 +25,15 @@ class Watch:
         self._thread.start()
 
     def add(self, vm: VmId, place: Place) -> None:
-        """Watch a container's keeper and first process."""
+        """Watch a container's keeper and first process; of one that has ended already it is
+        told at once."""
+        found = [process for process in (locks.holder(str(place.keeper)), _init(place)) if process]
         with self._lock:
-            for process in filter(None, (locks.holder(str(place.keeper)), _init(place))):
+            for process in found:
                 self._watched[process] = vm
                 self._epoll.register(process, select.EPOLLIN | select.EPOLLONESHOT)
+        if len(found) < 2:
+            self._tell(vm)
 
     def close(self) -> None:
         """End the thread; again: nothing."""

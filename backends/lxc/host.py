@@ -30,7 +30,7 @@ class HostOps:
         self._clearing = Clearing(machine)
 
     def boot_id(self) -> str:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return boot_id()
 
     def stat(self) -> HostStat:
         machine = self._machine
@@ -137,6 +137,11 @@ class HostOps:
                 "write_bytes": moved.write_bytes if moved else 0,
             }
         return found
+
+
+def boot_id() -> str:
+    """Another one after each start of the host."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def running_containers(sockets: str) -> list[str]:

@@ -18,7 +18,7 @@ from backends.lxc.cgroup import Cgroups
 from backends.lxc.config import Host
 from backends.lxc.domains import IDS, Domains
 from backends.lxc.ending import Watch
-from backends.lxc.host import HostOps
+from backends.lxc.host import HostOps, boot_id
 from backends.lxc.machine import Machine
 from backends.lxc.network import Network
 from backends.lxc.places import Names
@@ -161,6 +161,7 @@ class Plugin:
         domains = Domains(run, settings.instance)
         spawner = Spawner(run / f".{settings.instance}.jobs")
         storage = Storage(run=run, state=state, roots=settings.disks, spawner=spawner)
+        domains.begin(boot_id())
         deadline = time.monotonic() + CLEAR
         spawner.open(CLEAR)
         storage.open(deadline)

@@ -97,3 +97,14 @@ def test_a_range_that_was_given_back_is_given_away_again(domains):
     given.unlink()
     assert domains.ranges("xenopsd default a ") == []
     assert domains.allot_ids("xenopsd default c i1", 1_000_000) == first
+
+
+def test_after_a_boot_of_the_host_no_domain_is_left(domains):
+    domains.begin("boot-1")
+    domains.create(RECORD)
+    domains.begin("boot-1")
+    assert domains.read(domains.place("web")) == RECORD
+    for _ in range(2):
+        domains.begin("boot-2")
+        assert domains.read(domains.place("web")) is None
+        assert domains.read_dead(domains.place("web")) == RECORD

@@ -1,0 +1,80 @@
+"""Word of processes that end."""
+
+import os
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+from backends.lxc.apart import locks
+from backends.lxc.ending import Watch
+from backends.lxc.places import Place
+
+LIMIT = 30.0
+
+
+class Told:
+    def __init__(self) -> None:
+        self.changed = threading.Condition()
+        self.vms: list[str] = []
+
+    def tell(self, vm: str) -> None:
+        with self.changed:
+            self.vms.append(vm)
+            self.changed.notify_all()
+
+    def times(self, count: int) -> bool:
+        with self.changed:
+            return self.changed.wait_for(lambda: len(self.vms) >= count, LIMIT)
+
+
+@pytest.fixture
+def told():
+    return Told()
+
+
+@pytest.fixture
+def watch(told):
+    found = Watch(told.tell)
+    yield found
+    found.close()
+    found.close()
+
+
+@pytest.fixture
+def place(tmp_path):
+    return Place(tmp_path)
+
+
+def sleeper() -> subprocess.Popen:
+    return subprocess.Popen(["sleep", "1000"])
+
+
+def test_a_first_process_that_ends_is_told_of(watch, told, place):
+    lock = locks.take(str(place.keeper))
+    locks.sign(lock)
+    with sleeper() as init:
+        place.init.write_text(f"{init.pid}\n")
+        watch.add("web", place)
+        assert told.vms == []
+        init.kill()
+        assert told.times(1)
+        assert told.vms == ["web"]
+    os.close(lock)
+
+
+def test_one_that_has_ended_before_is_told_of_at_once(watch, told, place):
+    watch.add("web", place)
+    assert told.vms == ["web"]
+
+
+def test_nothing_watched_is_left_open(told, place):
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    found = Watch(told.tell)
+    with sleeper() as init:
+        place.init.write_text(str(init.pid))
+        found.add("web", place)
+        found.close()
+        init.kill()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
