@@ -15,9 +15,9 @@ venv-test:  ## The same, with what the tests need
 	@packaging/make-venv test
 
 demo: venv  ## Show what it does, in seconds, and leave nothing behind
-	@$(BIN)/python docs/demo/demo.py
+	@$(BIN)/python docs/demo/demo.py $(ARGS)
 
-run: venv  ## Leave a daemon running, in .run/ (ARGS="--debug" and the like go to xenopsd)
+run: venv  ## Leave a daemon running, in .run/ (ARGS="--backend simulator --debug" go to xenopsd)
 	@packaging/run-here start $(ARGS)
 
 stop:  ## End the daemon of make run; its VMs stay as they are
@@ -59,6 +59,7 @@ test-rig: venv-test  ## The tests that need that machine, inside it (ARGS="--max
 rig-shell: venv-test  ## A shell inside it
 	$(BIN)/python tests/rigs/machine/rig.py shell
 
-clean: stop  ## Remove .venv, .run with its VMs, caches and builds
-	rm -rf .venv .run build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+clean:  ## Remove .venv, .run with its VMs, caches and builds
+	@packaging/run-here clean
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

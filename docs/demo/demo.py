@@ -1,12 +1,12 @@
-"""`make demo`: what the daemon promises, shown in seconds on the simulator.
+"""`make demo`: what the daemon promises, shown in seconds: on real containers where they can run,
+else on the simulator (`--backend simulator` asks for it).
 
-Everything happens in a temporary directory. What is said was checked: where something does not
-come out as it should, the demo says so and exits with 1. Arguments go to xenopsd.
+Everything happens in temporary directories. What is said was checked: where something does not
+come out as it should, the demo says so and exits with 1. Other arguments go to xenopsd.
 """
 
-import json
+import argparse
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,14 +19,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from stages import Stage, chosen
 
-from idl.client import Client, ConnectionFailed, Subscription
-from idl.errors import DoesNotExist, XenopsError
+from idl.client import Client, ConnectionFailed, OutcomeUnknown, Subscription
+from idl.errors import DoesNotExist, Unimplemented, XenopsError
 from idl.task import Completed, Failed, Pending, Task
 from idl.update import Update, UpdateBatch
-from idl.vbd import Local, Vbd
-from idl.vif import Bridge, Vif
-from idl.vm import Container, PowerState, Vm
+from idl.vm import PowerState, Vm
 
 T = TypeVar("T")
 
@@ -77,14 +76,14 @@ class Narrator:
 class Host:
     """The daemon as a process, in a directory of its own."""
 
-    def __init__(self, directory: Path, arguments: list[str]) -> None:
-        self.directory = directory
-        self.socket = directory / "default.sock"
-        self.log = directory / "log"
+    def __init__(self, stage: Stage, arguments: list[str]) -> None:
+        self.stage = stage
+        self.socket = stage.run / "default.sock"
+        self.log = stage.run / "log"
         self._arguments = [
             str(Path(sys.executable).with_name("xenopsd")),
-            *("--backend", "simulator", "--debug"),
-            *("--run-dir", str(directory), "--state-dir", str(directory / "state")),
+            *("--backend", stage.backend, "--debug"),
+            *("--run-dir", str(stage.run), "--state-dir", str(stage.state)),
             *arguments,
         ]
         self._process: subprocess.Popen[bytes] | None = None
@@ -100,7 +99,7 @@ class Host:
         environ = {n: v for n, v in os.environ.items() if not n.startswith("XENOPSD_")}
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603  # our own script
-                self._arguments,
+                [*self._arguments, *self.stage.arguments()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -112,12 +111,13 @@ class Host:
             raise NotAsPromised(f"xenopsd did not start:\n{self.last_words()}")
         return line
 
-    def end(self, how: signal.Signals) -> int:
-        """Send it a signal; its exit status. Of a daemon that has ended nothing."""
+    def end(self, how: signal.Signals | None) -> int:
+        """Send it a signal, if any, and wait; its exit status. Of one that has ended nothing."""
         process, self._process = self._process, None
         if process is None:
             return 0
-        process.send_signal(how)
+        if how is not None:
+            process.send_signal(how)
         try:
             return process.wait(DEADLINE)
         except subprocess.TimeoutExpired:
@@ -127,10 +127,17 @@ class Host:
             if process.stdout is not None:
                 process.stdout.close()
 
-    def domains(self) -> list[str]:
-        """The VMs that have a domain, as the simulated hypervisor itself has it."""
-        files = (self.directory / "state/simulator/domains").glob("*.json")
-        return sorted(f.stem for f in files if json.loads(f.read_text() or "{}").get("domain"))
+    def clear(self) -> None:
+        """End the VMs that are left, the daemon, and remove what was made."""
+        if self.stage.domains():
+            if self._process is None:
+                self.start()
+            with Client(self.socket, DEADLINE) as client:
+                _eventually(lambda: not client.host.query().recovering, "recovery ends")
+                for vm in client.vm.list():
+                    client.run(client.vm.shutdown(vm.id), DEADLINE)
+        self.end(signal.SIGTERM)
+        self.stage.strike()
 
     def last_words(self) -> str:
         """The end of its log."""
@@ -286,24 +293,24 @@ class Demo:
         narrator.calls("HOST.query", f"backend {host.backend}, epoch {host.epoch}")
         # Ready is when the sockets answer; the backend is opened beside that.
         _eventually(lambda: not self._client.host.query().recovering, "the backend is open")
-        self._client.debug.trigger("set-latency", ["*", str(ONE_STEP)])
+        if self._host.stage.slow:
+            self._client.debug.trigger("set-latency", ["*", str(ONE_STEP)])
         narrator.says("A second client watches on a connection of its own (to the right).")
         self._watcher.start()
 
     def _define(self) -> None:
         self._narrator.chapter("Three VMs, each with its devices")
-        self._add(Vm(id="web", vcpu_max=2, memory_static_max=512 * MIB), disks=2)
-        self._add(Vm(id="db", memory_static_max=1024 * MIB), disks=1)
-        self._add(Vm(id="ct", guest=Container(), memory_static_max=256 * MIB), disks=1)
+        for vm, disks in zip(self._host.stage.vms(), (2, 1, 1), strict=True):
+            self._add(vm, disks)
         self._watcher.caught_up(self._client, "ct")
 
-    def _add(self, vm: Vm, *, disks: int) -> None:
+    def _add(self, vm: Vm, disks: int) -> None:
         client = self._client
         client.vm.add(vm)
-        for number in range(disks):
-            path = f"/images/{vm.id}-{number}.raw"
-            client.vbd.add(Vbd(id=f"{vm.id}/disk{number}", backend=Local(path=path)))
-        client.vif.add(Vif(id=f"{vm.id}/net0", backend=Bridge(name="br0")))
+        vbds, vif = self._host.stage.devices(vm.id, disks)
+        for vbd in vbds:
+            client.vbd.add(vbd)
+        client.vif.add(vif)
         memory = vm.memory_static_max // MIB
         self._narrator.calls("VM.add", f"{vm.id}: {memory} MiB, {disks} VBD, 1 VIF")
 
@@ -319,10 +326,24 @@ class Demo:
         self._expect("ct", PowerState.RUNNING)
 
     def _suspend(self) -> None:
+        if "suspend" not in self._client.host.query().features:
+            self._pause()
+            return
         self._narrator.chapter("Suspend and resume one")
         self._done(self._call(self._client.vm.suspend, "web"), "web")
         self._expect("web", PowerState.SUSPENDED)
         self._done(self._call(self._client.vm.resume, "web"), "web")
+        self._expect("web", PowerState.RUNNING)
+
+    def _pause(self) -> None:
+        self._narrator.chapter("Pause one; suspend is refused at once here, with the reason")
+        try:
+            self._client.run(self._client.vm.suspend("web"), DEADLINE)
+        except Unimplemented as refused:
+            self._narrator.calls("VM.suspend", f"web -> {refused}")
+        self._done(self._call(self._client.vm.pause, "web"), "web")
+        self._expect("web", PowerState.PAUSED)
+        self._done(self._call(self._client.vm.unpause, "web"), "web")
         self._expect("web", PowerState.RUNNING)
 
     def _reboot(self) -> None:
@@ -338,19 +359,26 @@ class Demo:
         """SIGKILL in the middle of a start; its task, and one that stood behind it."""
         narrator, client = self._narrator, self._client
         narrator.chapter("Kill the daemon in the middle of a start")
-        narrator.says("Plugging a disk is slow from now on: time to pull the plug in it.")
-        client.debug.trigger("set-latency", ["vbd_plug", "30"])
+        held = client.vm.delay("ct", 60.0)
         start = self._call(client.vm.start, "ct")
         queued = self._call(client.vm.pause, "ct")
-        _eventually(lambda: self._micro_op("ct") == "vbd_plug", "the start plugs its disk")
+        self._narrator.calls(
+            "DEBUG.trigger", " kill-at vbd_plug:after: the start dies with its daemon"
+        )
+        client.debug.trigger("kill-at", ["vbd_plug:after", "1"])
         self._watcher.caught_up(client, "ct")
-        progress = client.task.stat(start).state
-        self._promise(isinstance(progress, Pending), "the start is under way")
-        narrator.says(click.style(f"kill -9 {self._host.pid}", fg="red", bold=True))
-        self._host.end(signal.SIGKILL)
-        left = ", ".join(self._host.domains())
-        narrator.says(f"No daemon. What it has left behind in the hypervisor: {left}")
-        self._promise("ct" in self._host.domains(), "a domain is left half built")
+        pid = self._host.pid
+        # It may be gone before it has answered.
+        with (
+            suppress(ConnectionFailed, OutcomeUnknown),
+            Client(self._host.socket, DEADLINE, reconnect=0.0) as last,
+        ):
+            last.task.cancel(held)
+        self._promise(self._host.end(None) == -signal.SIGKILL, "the daemon is killed")
+        narrator.says(click.style(f"kill -9 {pid}", fg="red", bold=True))
+        left = self._host.stage.domains()
+        narrator.says(f"No daemon. What it has left behind in the hypervisor: {', '.join(left)}")
+        self._promise("ct" in left, "a domain is left half built")
         return start, queued
 
     def _restart(self, start: str, queued: str, before: list[str]) -> None:
@@ -384,7 +412,7 @@ class Demo:
             client.vm.remove(vm)
         self._narrator.calls("VM.remove", "web, db, ct")
         self._promise(not client.vm.list(), "no VM is left")
-        self._promise(not self._host.domains(), "no domain is left")
+        self._promise(not self._host.stage.domains(), "no domain is left")
         self._watcher.stop()
         client.close()
         status = self._host.end(signal.SIGTERM)
@@ -414,10 +442,6 @@ class Demo:
     def _domain(self, vm: str) -> list[str]:
         return self._client.vm.stat(vm).state.domain_ids
 
-    def _micro_op(self, vm: str) -> str | None:
-        operation = self._client.vm.stat(vm).state.operation
-        return operation.micro_op if operation else None
-
     def _promise(self, holds: bool, what: str) -> None:  # noqa: FBT001  # an assertion
         if not holds:
             raise NotAsPromised(f"this should be so, and is not: {what}")
@@ -435,9 +459,14 @@ def _eventually(what: Callable[[], object], why: str) -> None:
 def main(arguments: list[str]) -> int:
     """Tell the story; the exit status."""
     signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
-    directory = Path(tempfile.mkdtemp(prefix="xenopsd-demo-"))
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser.add_argument("--backend", choices=("lxc", "simulator"))
+    wanted, rest = parser.parse_known_args(arguments)
     narrator = Narrator()
-    host = Host(directory, arguments)
+    stage, why = chosen(wanted.backend, Path(tempfile.mkdtemp(prefix="xenopsd-demo-")))
+    if why:
+        narrator.says(why)
+    host = Host(stage, rest)
     client, watcher = Client(host.socket, DEADLINE), Watcher(host, narrator)
     began = time.monotonic()
     try:
@@ -454,8 +483,7 @@ def main(arguments: list[str]) -> int:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         watcher.stop()
         client.close()
-        host.end(signal.SIGKILL)
-        shutil.rmtree(directory)
+        host.clear()
     narrator.end(f"All of it as promised, in {time.monotonic() - began:.1f} s.")
     return 0
 

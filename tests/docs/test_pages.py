@@ -35,12 +35,14 @@ PAGES = sorted(
 RUN = ("console", "python")
 
 SETS_UP = "makes virtual environments and runs the tests, which cannot run within themselves"
+BOOTS = "builds and boots a machine, which takes minutes"
 NEEDS_ROOT = "needs root and a host run by systemd"
 
 #: Page and first line of each block that is not run, and why.
 NOT_RUN = {
     ("README.md", "make demo     # set up what it needs, then show all of the above within seconds"): SETS_UP,
     ("CONTRIBUTING.md", "make check                                  # linters, types, import rules, unit tests: under a minute"): SETS_UP,
+    ("CONTRIBUTING.md", "apt-get install qemu-system-x86 mmdebstrap e2fsprogs    # what it needs of Debian"): BOOTS,
     ("docs/how-to/upgrade.md", "sudo systemctl restart xenopsd@default"): NEEDS_ROOT,
     ("docs/how-to/service.md", "sudo python3 -m venv /opt/xenopsd"): NEEDS_ROOT,
     ("docs/how-to/service.md", "sudo systemctl reload xenopsd@default"): NEEDS_ROOT,
@@ -112,7 +114,7 @@ def environ(directory: Path) -> dict[str, str]:
     """A clean environment, whose home is the directory."""
     return {
         "HOME": str(directory),
-        "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
+        "PATH": f"{Path(sys.executable).parent}:/usr/sbin:/usr/bin:/sbin:/bin",
         "LANG": "C.UTF-8",
         "TZ": "UTC",
         "USER": os.environ.get("USER", "nobody"),

@@ -27,7 +27,7 @@ def checkout() -> Iterator[Path]:
 
 
 def run_here(checkout: Path, *args: str) -> "subprocess.CompletedProcess[str]":
-    environ = {"HOME": str(checkout), "PATH": os.defpath}
+    environ = {"HOME": str(checkout), "PATH": os.defpath, "XENOPSD_BACKEND": "simulator"}
     command = [str(checkout / "packaging/run-here"), *args]
     return subprocess.run(
         command, check=False, env=environ, capture_output=True, text=True, timeout=60
@@ -50,3 +50,10 @@ def test_a_daemon_that_runs_takes_no_options(checkout: Path) -> None:
     assert (found.returncode, found.stderr) == (0, "")
     assert ", and does not take --debug now; make stop first\n" in found.stdout
     assert run_here(checkout, "stop").stdout.startswith("stopped pid ")
+
+
+def test_nothing_is_left_after_clean(checkout: Path) -> None:
+    assert run_here(checkout, "clean").returncode == 0
+    assert run_here(checkout, "start").returncode == 0
+    assert run_here(checkout, "clean").stdout.startswith("stopped pid ")
+    assert not (checkout / ".run").exists()

@@ -22,7 +22,7 @@ def told() -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
     workers = os.environ.get("XENOPSD_TEST_WORKERS", "4")
     with tempfile.TemporaryDirectory(prefix="xenopsd-") as name:
         process = subprocess.Popen(
-            [sys.executable, str(DEMO), "--workers", workers],
+            [sys.executable, str(DEMO), "--backend", "simulator", "--workers", workers],
             env={**os.environ, "TMPDIR": name, "PYTHONUNBUFFERED": "1"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
