@@ -1,13 +1,16 @@
 """Image files as disks: file systems in loop devices, squashfs, archives unpacked once."""
 
+import bz2
+import gzip
 import io
+import lzma
 import os
 import shutil
 import signal
 import subprocess
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -17,13 +20,21 @@ import pytest
 from rigs.disks import FIRST, LIMIT, small
 
 from backends.interface import Waiting
-from backends.lxc.storage import Prepared, Storage
+from backends.lxc.storage import Prepared, Storage, maps_ids
 from idl.errors import HypervisorError, InvalidParameter, StorageError
 from idl.vbd import Local, Mount, Vbd
 
 #: So many that unpacking them can be interrupted.
 FILES = 20_000
-COMPRESSIONS = {"tar": "", "gz": "--gzip", "bz2": "--bzip2", "xz": "--xz", "zst": "--zstd"}
+COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {
+    "tar": bytes,
+    "gz": gzip.compress,
+    "bz2": bz2.compress,
+    "xz": lzma.compress,
+    "zst": lambda data: (
+        subprocess.run(["zstd"], input=data, check=True, capture_output=True).stdout
+    ),
+}
 
 
 @pytest.fixture
@@ -58,8 +69,9 @@ def squashfs(disks, base) -> Path:
 
 def tar(disks, base, suffix="tar") -> Path:
     archive = disks.images / f"base.{suffix}"
-    option = COMPRESSIONS[suffix]
-    run("tar", "-C", base, *([option] if option else []), "-cf", archive, ".")
+    words = ["tar", "-C", base, "-c", "."]
+    data = subprocess.run(words, check=True, capture_output=True).stdout
+    archive.write_bytes(COMPRESSIONS[suffix](data))
     return archive
 
 
@@ -211,6 +223,8 @@ def test_a_medium_can_be_read_whatever_its_file_system_is(disks, base):
 
 @pytest.mark.parametrize("mapped", [True, False], ids=["mapped", "unpacked"])
 def test_a_squashfs_is_shared(disks, base, mapped, eventually):
+    if mapped and not maps_ids(os.uname().release):
+        pytest.skip("this kernel does not map the ids of a squashfs")
     os.chown(base / "etc" / "issue", 5, 5)
     image = squashfs(disks, base)
     storage = Storage(
@@ -234,7 +248,9 @@ def test_a_squashfs_is_shared(disks, base, mapped, eventually):
 
 
 def test_a_squashfs_is_what_it_says(disks, base):
-    with pytest.raises(StorageError, match="holds ext4, not squashfs"):
+    with pytest.raises(
+        StorageError, match=r"holds ext4, not squashfs|cannot be unpacked: unsquashfs"
+    ):
         disks.prepare(vbd(ext4(disks, base), "squashfs"))
     with pytest.raises(InvalidParameter, match="is a directory, which is never squashfs"):
         disks.prepare(vbd(disks.images, "squashfs"))

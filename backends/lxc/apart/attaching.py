@@ -8,7 +8,6 @@ import errno
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import Self
 
 from backends.lxc.apart import mounts
@@ -99,15 +98,15 @@ def _part(disk: Mount, there: Mount) -> bool:
     return disk.device == there.device and f"{there.root}/".startswith(f"{above}/")
 
 
-@dataclass
 class _Container:
     """A container's namespaces, and this process as seen from the host's /proc, which the
     container does not have."""
 
-    user: int
-    mount: int
-    root: int
-    proc: int
+    def __init__(self, user: int, mount: int, root: int, proc: int) -> None:
+        self.user = user
+        self.mount = mount
+        self.root = root
+        self.proc = proc
 
     @classmethod
     @contextmanager
