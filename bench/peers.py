@@ -119,8 +119,8 @@ def _connected(binding: Any, server: Process, path: Path) -> Iterator[Any]:
 
 
 @contextmanager
-def lxd_state(sockets: Sequence[Path] = LXD_SOCKETS) -> Iterator[Callable[[], Any]]:
-    """The state of an instance over the socket of the machine's LXD, one kept connection.
+def lxd_state(sockets: Sequence[Path]) -> Iterator[Callable[[], Any]]:
+    """The state of an instance over the first of these sockets that is there, one kept connection.
 
     Raises Unavailable, also where LXD has no instance to look at.
     """

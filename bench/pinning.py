@@ -11,6 +11,7 @@ from contextlib import contextmanager
 _CPUS = sorted(os.sched_getaffinity(0))
 SERVER = frozenset(_CPUS[:1])
 CLIENT = frozenset(_CPUS[-1:])
+ALL = frozenset(_CPUS)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
-"""Servers under measurement: the daemon with its simulator, and any other process.
+"""Servers under measurement: the daemon, and any other process.
 
-They are started on the servers' CPU, killed at the end, and leave nothing.
+They are started on the servers' CPU where nothing else is said, killed at the end, and leave
+nothing.
 """
 
 import os
@@ -25,10 +26,14 @@ class Process:
     """A server as a process of its own."""
 
     def __init__(
-        self, command: Sequence[str], log: Path, environ: Mapping[str, str] | None = None
+        self,
+        command: Sequence[str],
+        log: Path,
+        environ: Mapping[str, str] | None = None,
+        cpus: frozenset[int] = SERVER,
     ) -> None:
         self.log = log
-        with pinned(SERVER), log.open("ab") as errors:
+        with pinned(cpus), log.open("ab") as errors:
             self._process = subprocess.Popen(
                 command,
                 cwd=ROOT,
@@ -77,14 +82,22 @@ class Process:
 
 
 class Daemon:
-    """xenopsd with its simulator in a directory of its own; it may be started many times."""
+    """xenopsd, with its simulator where nothing else is said, in a directory of its own; it may
+    be started many times."""
 
-    def __init__(self, directory: Path, *arguments: str) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *arguments: str,
+        backend: str = "simulator",
+        cpus: frozenset[int] = SERVER,
+    ) -> None:
         self.directory = directory
+        self._cpus = cpus
         self.socket = directory / "run" / "default.sock"
         places = ["--state-dir", str(directory / "state"), "--run-dir", str(directory / "run")]
         self._command = [
-            *(sys.executable, "-m", "xenopsd", "--backend", "simulator"),
+            *(sys.executable, "-m", "xenopsd", "--backend", backend),
             *(*places, *arguments),
         ]
         directory.mkdir(parents=True)
@@ -94,7 +107,7 @@ class Daemon:
 
     def spawn(self) -> Process:
         """Start it, and do not wait for it."""
-        self.process = Process(self._command, self.directory / "log")
+        self.process = Process(self._command, self.directory / "log", cpus=self._cpus)
         return self.process
 
     def connect(self) -> Connection:

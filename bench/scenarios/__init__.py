@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from bench.plan import Plan
 from bench.rows import Row
-from bench.scenarios import hung, memory, microop, reads, restart, starts, updates
+from bench.scenarios import containers, hung, memory, microop, reads, restart, starts, updates
 
 SCENARIOS: dict[str, Callable[[Plan], list[Row]]] = {
     reads.NAME: reads.run,
@@ -14,4 +14,5 @@ SCENARIOS: dict[str, Callable[[Plan], list[Row]]] = {
     updates.NAME: updates.run,
     memory.NAME: memory.run,
     hung.NAME: hung.run,
+    containers.NAME: containers.run,
 }

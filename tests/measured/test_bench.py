@@ -3,13 +3,19 @@
 How fast anything is, is not looked at.
 """
 
+import contextlib
 import json
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from backends.interface import Available
+from backends.lxc.plugin import Plugin
 
 ROOT = Path(__file__).parents[2]
 MARKS = "before\n<!-- written by `make bench WRITE_DOCS=1`: {} -->\n"
@@ -27,6 +33,7 @@ WANTED = {
         "4 VMs hang",
         "one VM hangs: another",
     ],
+    "containers": ["VM.start less lxc-start", "VM.start over LXD's lxc start"],
 }
 
 
@@ -40,13 +47,29 @@ def bench(*arguments):
     return found.stdout
 
 
+def commands() -> Iterator[tuple[str, str]]:
+    """Every process: its pid, its arguments."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            yield process.name, (process / "cmdline").read_text(errors="replace")
+
+
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def place() -> Iterator[Path]:
+    """Where servers write: open to the users of containers, as pytest's directories are not."""
+    with tempfile.TemporaryDirectory(prefix="measured-") as directory:
+        Path(directory).chmod(0o711)
+        yield Path(directory)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, place):
     """One quick run of everything: its output, its JSON, its page."""
     directory = tmp_path_factory.mktemp("bench")
     page, file = directory / "page.md", directory / "bench.json"
     page.write_text(MARKS.format("begin") + MARKS.format("end") + "after\n")
-    output = bench("--json", str(file), "--write-docs", str(page))
+    where = ("--directory", str(place))
+    output = bench("--json", str(file), "--write-docs", str(page), *where)
     return output, json.loads(file.read_text()), page
 
 
@@ -66,6 +89,24 @@ def test_whatever_is_installed_is_measured(run):
     if shutil.which("libvirtd"):
         assert "libvirtd is not installed" not in unmeasured
     assert all(row["measured"] > 0 for row in report["rows"] if row["unit"] == "calls/s")
+
+
+def test_containers_are_measured_where_they_can_be(run):
+    _, report, _ = run
+    rows = {row["what"]: row for row in report["rows"] if row["scenario"] == "containers"}
+    if isinstance(Plugin().probe(), Available) and shutil.which("lxc-start"):
+        assert rows["VM.start less lxc-start, call to running"]["measured"] is not None
+        spent = {what for what in rows if what.startswith("of VM.start: ")}
+        assert {"of VM.start: vm_create", "of VM.start: vm_unpause"} <= spent
+        if not (shutil.which("lxd") and shutil.which("lxc")):
+            note = rows["VM.start over LXD's lxc start, call to running"]["note"]
+            assert note == "LXD is not installed"
+
+
+def test_a_run_leaves_nothing(run, place):
+    assert list(place.iterdir()) == []
+    assert str(place) not in Path("/proc/self/mounts").read_text()
+    assert [pid for pid, command in commands() if str(place) in command] == []
 
 
 def test_the_curves_have_a_point_for_each_size(run):
