@@ -21,8 +21,9 @@ import msgspec
 from backends.lxc.apart import locks
 from idl.errors import Cancelled, DeadlineExceeded, HypervisorError
 
-#: Seconds that the server has to fork a job, before it is taken for hung.
-FORK = 5.0
+#: Seconds that the server has to start, and then to fork a job, before it is taken for hung.
+START = 60.0
+FORK = 8.0
 
 PACKET = 1 << 16
 
@@ -106,7 +107,6 @@ class Job:
             raise OSError(answer["error"]["errno"], answer["error"]["message"])
         return answer["result"]
 
-
     def _await_end(self, seconds: float) -> None:
         with self._lock:
             pidfd = self._pidfd
@@ -114,6 +114,49 @@ class Job:
             poll = select.poll()
             poll.register(pidfd, select.POLLIN)
             poll.poll(seconds * 1000)
+
+
+class _Server:
+    """A server that forks jobs. `lock` is the file that it holds."""
+
+    def __init__(self, lock: Path) -> None:
+        self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        root = str(Path(__file__).parents[2])
+        with theirs:
+            self._process = subprocess.Popen(  # noqa: S603  # our own interpreter
+                [
+                    *(sys.executable, "-I", "-S", "-c", _MAIN.format(root=root)),
+                    *(str(theirs.fileno()), str(lock)),
+                ],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                # Nothing of the daemon's environment may get into a container.
+                env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"},
+                cwd="/",
+                start_new_session=True,
+            )
+
+    def ready(self, seconds: float) -> bool:
+        """Wait until it takes requests."""
+        poll = select.poll()
+        poll.register(self._requests, select.POLLIN)
+        return bool(poll.poll(seconds * 1000) and self._requests.recv(16))
+
+    def request(self, name: str, request: bytes, fds: tuple[int, ...]) -> Job:
+        """Ask for a job; whether it is forked, `Job.begun` tells."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs, suppress(OSError):  # gone: then the job's socket has ended, too
+            socket.send_fds(self._requests, [request], [theirs.fileno(), *fds])
+        return Job(name, ours)
+
+    def stop(self) -> None:
+        """End it, and with it every job."""
+        self._requests.close()
+        self._process.kill()
+        self._process.wait()
 
 
 class Spawner:
@@ -124,31 +167,28 @@ class Spawner:
         self._path = lock
         self._lock = threading.Lock()
         self._jobs: dict[str, set[Job]] = {}
-        self._server: subprocess.Popen[bytes] | None = None
-        self._requests: socket.socket | None = None
+        self._server: _Server | None = None
 
     def open(self, seconds: float) -> None:
         """End what a former daemon has left, and start the server.
 
         Raises DeadlineExceeded when that does not end."""
         deadline = time.monotonic() + seconds
-        with self._lock:
-            self._clear(deadline)
-            self._start()
-
-    def _clear(self, deadline: float) -> None:
         waiting = threading.Event()
         while locks.held(str(self._path)):
             # The server's jobs die with it.
             locks.kill(str(self._path))
             if time.monotonic() > deadline:
-                raise DeadlineExceeded(what="processes of a former daemon", seconds=0.0)
+                raise DeadlineExceeded(what="processes of a former daemon", seconds=seconds)
             waiting.wait(0.005)
+        self._running()
 
     def close(self) -> None:
         """End the server and every job; containers and their keepers live on."""
         with self._lock:
-            self._stop()
+            server, self._server = self._server, None
+        if server is not None:
+            server.stop()
 
     def run(
         self, job: str, *, owner: str, deadline: float, fds: tuple[int, ...] = (), **arguments: Any
@@ -164,31 +204,36 @@ class Spawner:
     def start(self, job: str, *, owner: str, fds: tuple[int, ...] = (), **arguments: Any) -> Job:
         """Begin a job. The caller leaves it by `with`, and calls `forget`."""
         request = msgspec.json.encode({"job": job, "arguments": arguments})
-        with self._lock:
-            started = self._request(job, request, fds) or self._request(job, request, fds)
-            if started is None:
-                raise HypervisorError(call=job, reason="the server of jobs does not answer")
-            self._jobs.setdefault(owner, set()).add(started)
-        return started
+        for _ in range(2):
+            server = self._running()
+            started = server.request(job, request, fds)
+            with self._lock:
+                self._jobs.setdefault(owner, set()).add(started)
+            # Without the lock: a server that hangs costs whoever asks it now.
+            if started.begun(FORK):
+                return started
+            self.forget(owner, started)
+            started.__exit__()
+            self._replace(server)
+        raise HypervisorError(call=job, reason="the server of jobs does not answer")
 
-    def _request(self, name: str, request: bytes, fds: tuple[int, ...]) -> Job | None:
-        """The job, forked; None where the server did not, which is gone then."""
-        if self._requests is None:
-            self._start()
-        assert self._requests is not None, "started"
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        job = Job(name, ours)
-        try:
-            socket.send_fds(self._requests, [request], [theirs.fileno(), *fds])
-        except OSError:
-            theirs.close()
-        else:
-            theirs.close()
-            if job.begun(FORK):
-                return job
-        job.__exit__()
-        self._stop()
-        return None
+    def _running(self) -> _Server:
+        """The server; started where there is none. Raises HypervisorError."""
+        with self._lock:
+            if self._server is None:
+                server = _Server(self._path)
+                if not server.ready(START):
+                    server.stop()
+                    raise HypervisorError(call="open", reason="the server of jobs does not start")
+                self._server = server
+            return self._server
+
+    def _replace(self, server: _Server) -> None:
+        """Have the next one who asks start another one."""
+        with self._lock:
+            if self._server is server:
+                self._server = None
+                server.stop()
 
     def forget(self, owner: str, job: Job) -> None:
         """It has ended, or nobody wants it any more."""
@@ -204,33 +249,3 @@ class Spawner:
             jobs = list(self._jobs.get(owner, ()))
         for job in jobs:
             job.break_off()
-
-    def _start(self) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        root = str(Path(__file__).parents[2])
-        with theirs:
-            self._server = subprocess.Popen(  # noqa: S603  # our own interpreter
-                [
-                    *(sys.executable, "-I", "-S", "-c", _MAIN.format(root=root)),
-                    *(str(theirs.fileno()), str(self._path)),
-                ],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                # Nothing of the daemon's environment may get into a container.
-                env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"},
-                cwd="/",
-                start_new_session=True,
-            )
-        self._requests = ours
-
-    def _stop(self) -> None:
-        if self._requests is not None:
-            self._requests.close()
-            self._requests = None
-        if self._server is not None:
-            self._server.kill()
-            self._server.wait()
-            self._server = None

@@ -107,4 +107,5 @@ def main() -> None:
     for name in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         # For the daemon, whose process group this may be in.
         signal.signal(name, signal.SIG_IGN)
+    requests.send(b"ready")
     serve(requests, lock)
