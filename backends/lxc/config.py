@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from backends.lxc.acknowledgement import number
-from backends.lxc.domains import IDS
 from backends.lxc.places import Place
+from backends.lxc.plugin import IDS
 from backends.lxc.record import ContainerVbd, Record
 from idl.errors import InvalidParameter
 from idl.vm import Container, Vm

@@ -13,13 +13,11 @@ from pathlib import Path
 import msgspec
 
 from backends.lxc.places import Place
+from backends.lxc.plugin import IDS
 from backends.lxc.record import Record
 from idl.decoding import decoder
 from idl.errors import AlreadyExists, HypervisorError
 from idl.ids import VmId
-
-#: Ids that a container has: enough for every user of a distribution.
-IDS = 65536
 
 #: Ranges that are given away, one after another.
 RANGES = 8192

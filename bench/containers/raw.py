@@ -15,7 +15,7 @@ from pathlib import Path
 
 from backends.lxc import config, limits
 from backends.lxc.cgroup import Cgroups
-from backends.lxc.domains import IDS
+from backends.lxc.plugin import IDS
 from bench.containers.ground import DEADLINE, Ground, run
 
 #: Ranges of ids that no daemon gives away by default.

@@ -3,7 +3,8 @@
 import pytest
 from msgspec.structs import replace
 
-from backends.lxc.domains import IDS, Domains
+from backends.lxc.domains import Domains
+from backends.lxc.plugin import IDS
 from backends.lxc.record import Record
 from idl.errors import AlreadyExists, HypervisorError
 
