@@ -85,10 +85,10 @@ def loops(image: Path) -> list[str]:
     return done.stdout.split()
 
 
-def prepared(disks, disk, **fields) -> Prepared:
+def prepared(disks, disk, seconds=LIMIT) -> Prepared:
     """Once its image is unpacked."""
-    deadline = time.monotonic() + LIMIT
-    while isinstance(found := disks.prepare(disk, **fields), Waiting):
+    deadline = time.monotonic() + seconds
+    while isinstance(found := disks.prepare(disk), Waiting):
         assert time.monotonic() < deadline
         disks.wait(found.recheck)
     return found
@@ -251,7 +251,7 @@ def test_a_squashfs_is_what_it_says(disks, base):
     with pytest.raises(
         StorageError, match=r"holds ext4, not squashfs|cannot be unpacked: unsquashfs"
     ):
-        disks.prepare(vbd(ext4(disks, base), "squashfs"))
+        prepared(disks, vbd(ext4(disks, base), "squashfs"))
     with pytest.raises(InvalidParameter, match="is a directory, which is never squashfs"):
         disks.prepare(vbd(disks.images, "squashfs"))
 
@@ -353,6 +353,6 @@ def test_what_an_interrupted_one_left_is_no_image(disks, base, eventually):
 
     with pytest.raises(HypervisorError, match="died"):
         prepared(disks, disk)
-    prepared(disks, disk)
+    prepared(disks, disk, seconds=10 * LIMIT)
     assert [path.name.startswith(".") for path in images.iterdir()] == [False]
     assert len(list(images.glob("[!.]*/root/*"))) == FILES
