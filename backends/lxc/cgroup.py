@@ -12,7 +12,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,16 +126,19 @@ class Group:
 
     def populated(self) -> bool:
         """Whether a process lives in it or below it, in any hierarchy."""
-        return bool(self.pids()) or self._event("populated")
+        # One file first: on a hybrid host there are ten trees to walk through.
+        return self._event("populated") or any(self._processes())
 
     def pids(self) -> list[int]:
         """The processes in it and below it, in any hierarchy."""
-        found: set[int] = set()
+        return sorted(set(self._processes()))
+
+    def _processes(self) -> Iterator[int]:
+        """The same, again for each hierarchy that has it."""
         for directory in self._directories:
             for below in _tree(directory):
-                found.update(map(int, _read(below / "cgroup.procs").split()))
-        # 0 stands for a process that cannot be seen from here.
-        return sorted(found - {0})
+                # 0 stands for a process that cannot be seen from here.
+                yield from filter(None, map(int, _read(below / "cgroup.procs").split()))
 
     def freeze(self, deadline: float) -> None:
         """Stop every process in it; done once all of them stand.
@@ -160,8 +163,9 @@ class Group:
 
     def frozen(self) -> bool:
         """Whether all of it stands."""
-        states = [_read(directory / "freezer.state").strip() for directory in self._directories]
-        return "FROZEN" in states or self._event("frozen")
+        trees = (tree.base / self.path for tree in self._with("freezer"))
+        states = (_read(directory / "freezer.state").strip() for directory in trees)
+        return self._event("frozen") or "FROZEN" in states
 
     def kill(self, deadline: float) -> bool:
         """Kill everything in it and below it, and what they fork meanwhile.
