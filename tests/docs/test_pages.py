@@ -24,6 +24,9 @@ import yaml
 from rigs.daemon import eventually
 from rigs.pages import Block, Shell, Step, blocks, end_processes_of, matches, promised, steps
 
+from backends import registry
+from backends.interface import Unavailable
+
 ROOT = Path(__file__).parents[2]
 #: Rendered from the commands; `test_cli_examples` has each of its examples parsed.
 RENDERED = {"docs/cli.md"}
@@ -34,6 +37,7 @@ PAGES = sorted(
 )
 RUN = ("console", "python")
 
+INSTALLS = "installs packages of Debian"
 SETS_UP = "makes virtual environments and runs the tests, which cannot run within themselves"
 BOOTS = "builds and boots a machine, which takes minutes"
 NEEDS_ROOT = "needs root and a host run by systemd"
@@ -43,6 +47,7 @@ NOT_RUN = {
     ("README.md", "make demo     # set up what it needs, then show all of the above within seconds"): SETS_UP,
     ("CONTRIBUTING.md", "make check                                  # linters, types, import rules, unit tests: under a minute"): SETS_UP,
     ("CONTRIBUTING.md", "apt-get install qemu-system-x86 mmdebstrap e2fsprogs    # what it needs of Debian"): BOOTS,
+    ("docs/containers.md", "apt-get install make python3-venv lxc nftables busybox-static squashfs-tools"): INSTALLS,
     ("docs/how-to/upgrade.md", "sudo systemctl restart xenopsd@default"): NEEDS_ROOT,
     ("docs/how-to/service.md", "sudo python3 -m venv /opt/xenopsd"): NEEDS_ROOT,
     ("docs/how-to/service.md", "sudo systemctl reload xenopsd@default"): NEEDS_ROOT,
@@ -54,6 +59,17 @@ NOT_RUN = {
 
 #: A machine that is slow while the tests run may take its time between two commands of a page.
 PATIENCE = {"docs/how-to/stuck-vm.md": {"XENOPSD_DEADLINES_SHORT": "60"}}
+
+
+#: Pages with real containers.
+CONTAINERS = {"docs/containers.md", "docs/how-to/lxc.md"}
+
+
+def require_containers() -> None:
+    """In CI they have to run; elsewhere the machine may be unfit for them."""
+    answer = registry.probe()["lxc"]
+    if isinstance(answer, Unavailable):
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(answer.reason)
 
 
 def of(page: str) -> list[Block]:
@@ -107,6 +123,10 @@ class Reader:
         if "client" in self.program:
             self.program["client"].close()
         self.shell.close()
+        if (self.directory / ".run/default.sock").is_symlink():
+            # Containers outlive who started them.
+            clean = [self.directory / "packaging/run-here", "clean"]
+            subprocess.run(clean, env=environ(self.directory), check=True)
         end_processes_of(self.directory)
 
 
@@ -131,7 +151,8 @@ def directory() -> Iterator[Path]:
         (made / "packaging").mkdir()
         (made / "run").mkdir()
         (made / "Makefile").symlink_to(ROOT / "Makefile")
-        (made / "packaging/run-here").symlink_to(ROOT / "packaging/run-here")
+        for script in ("run-here", "busybox-image"):
+            (made / "packaging" / script).symlink_to(ROOT / "packaging" / script)
         (made / "packaging/make-venv").symlink_to(shutil.which("true") or "/bin/true")
         (made / ".venv").symlink_to(sys.prefix)
         yield made
@@ -144,6 +165,8 @@ def test_a_page_does_what_it_says(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    if page in CONTAINERS:
+        require_containers()
     monkeypatch.chdir(directory)
     reader = Reader(page, directory)
     try:

@@ -188,7 +188,7 @@ def _tell(vm: str, end: "End", *, at_terminal: bool) -> None:
     from xenopsd.cli.relay import End
 
     # Wherever the console has left the cursor.
-    begin = "\n" if at_terminal else ""
+    begin = "\n" if sys.stdout.isatty() else ""
     if end is End.GONE:
         click.echo(f"{begin}The console of {vm} has ended; xenops show {vm} tells why.", err=True)
     elif at_terminal:
