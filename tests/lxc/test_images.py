@@ -6,7 +6,6 @@ import io
 import lzma
 import os
 import shutil
-import signal
 import subprocess
 import tarfile
 import time
@@ -20,6 +19,7 @@ import pytest
 from rigs.disks import FIRST, LIMIT, small
 
 from backends.interface import Waiting
+from backends.lxc.apart import locks
 from backends.lxc.storage import Prepared, Storage, maps_ids
 from idl.errors import HypervisorError, InvalidParameter, StorageError
 from idl.vbd import Local, Mount, Vbd
@@ -345,9 +345,9 @@ def test_what_an_interrupted_one_left_is_no_image(disks, base, eventually):
     assert isinstance(disks.prepare(disk), Waiting)
     images = disks.state / "images"
     eventually(lambda: list(images.glob(".*.partial/root/file*")))
-    server = disks.spawner._server
-    server.send_signal(signal.SIGKILL)
-    server.wait()
+    lock = str(disks.path / "run" / "jobs")
+    locks.kill(lock)  # the server, and with it the job
+    eventually(lambda: not locks.held(lock))
     assert [path.name.startswith(".") for path in images.iterdir()] == [True]
     next(images.glob(".*.partial/root")).joinpath("stale").touch()
 
