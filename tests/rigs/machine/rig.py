@@ -23,7 +23,8 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -169,22 +170,36 @@ def passed(junit: Path) -> int:
     )
 
 
-def run(command: str, results: Path, *, deadline: float, variant: str = "linux") -> int:
-    """Boot, run, bring back; the exit status. `results` is emptied first.
+@contextmanager
+def ran(
+    command: str, results: Path, *, deadline: float, variant: str
+) -> Iterator[tuple[int, Path]]:
+    """Boot, run, bring back: the exit status, and what came back. That replaces `results` at the
+    end, also where the rig failed; two runs at once do not mix theirs.
 
     Raises: `RigFailed`, `image.CannotBuild`."""
-    shutil.rmtree(results, ignore_errors=True)
-    results.mkdir(parents=True)
     within = f"exec timeout --kill-after=5 {deadline:g} sh -c {shlex.quote(command)}\n"
     with tempfile.TemporaryDirectory(prefix="xenopsd-rig-") as scratch:
         machine, disks = _assembled(Path(scratch), variant, pack(image.CHECKOUT, within))
-        with (results / "serial.log").open("wb") as log:
-            watch(
-                qemu(machine, disks, "stdio"),
-                lambda text: _tee(text, log.fileno()),
-                deadline=BOOT_DEADLINE + deadline + GRACE,
-            )
-        return unpack(disks.results, results)
+        back = Path(scratch) / "back"
+        back.mkdir()
+        try:
+            with (back / "serial.log").open("wb") as log:
+                watch(
+                    qemu(machine, disks, "stdio"),
+                    lambda text: _tee(text, log.fileno()),
+                    deadline=BOOT_DEADLINE + deadline + GRACE,
+                )
+            yield unpack(disks.results, back), back
+        finally:
+            shutil.rmtree(results, ignore_errors=True)
+            shutil.copytree(back, results, dirs_exist_ok=True)
+
+
+def run(words: Sequence[str], results: Path, *, deadline: float, variant: str) -> int:
+    """A command in the rig: its exit status."""
+    with ran(shlex.join(words), results, deadline=deadline, variant=variant) as (status, _):
+        return status
 
 
 def _assembled(scratch: Path, variant: str, project: bytes) -> tuple[list[str], Disks]:
@@ -217,10 +232,10 @@ def test(arguments: Sequence[str], results: Path, *, deadline: float, variant: s
     """pytest in the rig; fails also where none has passed."""
     options = ("-p", "no:cacheprovider", "--junitxml=/rig/results/junit.xml")
     command = shlex.join(["python3", "-m", "pytest", *options, *(arguments or TESTS)])
-    status = run(command, results, deadline=deadline, variant=variant)
-    if status == 0 and passed(results / "junit.xml") == 0:
-        raise RigFailed("no test has passed: all were skipped")
-    return status
+    with ran(command, results, deadline=deadline, variant=variant) as (status, back):
+        if status == 0 and passed(back / "junit.xml") == 0:
+            raise RigFailed("no test has passed: all were skipped")
+        return status
 
 
 def say(text: str) -> None:
@@ -252,7 +267,7 @@ def main(arguments: Sequence[str]) -> int:
         "build": lambda: 0 if image.system(say) and image.python(say) else 1,
         "shell": shell,
         "run": lambda: run(
-            shlex.join(asked.words), asked.results, deadline=asked.deadline, variant=asked.variant
+            asked.words, asked.results, deadline=asked.deadline, variant=asked.variant
         ),
         "test": lambda: test(
             asked.words, asked.results, deadline=asked.deadline, variant=asked.variant

@@ -134,3 +134,55 @@ def test_an_image_that_failed_to_build_is_not_taken_for_a_built_one(
         assert place.is_dir()
     assert len(built) == 1
     assert image._cached("rig-x", ["another"], works, print) != place
+
+
+@pytest.fixture
+def pretended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A rig whose machine is a shell script: it has its disks as files."""
+    for name in ("system", "python"):
+        monkeypatch.setattr(image, name, lambda say, name=name: tmp_path / name)
+    monkeypatch.setattr(rig, "GRACE", 1.0)
+
+    def pretend(script: str) -> Path:
+        def machine(variant: object, disks: rig.Disks, serial: str) -> list[str]:
+            return ["sh", "-c", script.replace("DISK", str(disks.results))]
+
+        monkeypatch.setattr(rig, "qemu", machine)
+        return tmp_path / "results"
+
+    return pretend
+
+
+def ends_with(report: str, status: int = 0) -> str:
+    """A machine that boots and brings a report back."""
+    files = f"echo {status} > status; echo '{report}' > junit.xml"
+    return f"echo 'rig: up'; cd $(mktemp -d); {files}; tar -cf DISK status junit.xml; rm -r $PWD"
+
+
+def test_tests_that_passed_pass(pretended):
+    results = pretended(ends_with('<testsuite tests="2" skipped="1"/>'))
+    assert rig.test([], results, deadline=30, variant="linux") == 0
+    assert (results / "serial.log").read_text() == "rig: up\n"
+    assert (results / "junit.xml").exists()
+
+
+def test_a_failing_command_fails(pretended):
+    results = pretended(ends_with("<testsuite/>", status=7))
+    assert rig.run(["false"], results, deadline=30, variant="linux") == 7
+
+
+def test_tests_that_were_all_skipped_fail(pretended):
+    results = pretended(ends_with('<testsuite tests="2" skipped="2"/>'))
+    with pytest.raises(rig.RigFailed, match="no test has passed"):
+        rig.test([], results, deadline=30, variant="linux")
+    assert (results / "junit.xml").exists()
+
+
+def test_what_a_machine_said_that_never_came_up_is_kept(pretended):
+    results = pretended("echo 'Kernel panic'")
+    results.mkdir()
+    (results / "junit.xml").write_text("of an earlier run")
+    with pytest.raises(rig.RigFailed, match="ended before"):
+        rig.test([], results, deadline=30, variant="linux")
+    assert [file.name for file in results.iterdir()] == ["serial.log"]
+    assert "Kernel panic" in (results / "serial.log").read_text()
