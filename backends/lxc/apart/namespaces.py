@@ -1,4 +1,4 @@
-"""The namespaces that a container has before its first process: made by short-lived children,
+"""The namespaces that a container has before its first process: made by a short-lived child,
 pinned by bind mounts, so that they last while nobody is in them."""
 
 import os
@@ -23,6 +23,9 @@ from backends.lxc.apart.syscalls import (
 #: Ids that a container has.
 IDS = 65536
 
+#: What a child does to itself, and then its parent to it, by its pid.
+_Step = tuple[Callable[[], None], Callable[[int], None]]
+
 
 def hold(*, directory: str, first_id: int | None, shown: str) -> None:
     """Pin `DIRECTORY/user`, mapping 0…65535 to `first_id` and on, and in it `DIRECTORY/net`;
@@ -34,13 +37,21 @@ def hold(*, directory: str, first_id: int | None, shown: str) -> None:
         # A file system of its own: a bind mount would tell the container where it lies.
         flags = MS_NOSUID | MS_NODEV | MS_NOEXEC
         mount("xsdata", shown, "tmpfs", flags, "size=16m,mode=755")
-    user, net = f"{directory}/user", f"{directory}/net"
+    _hold(f"{directory}/user", f"{directory}/net", first_id)
+
+
+def _hold(user: str, net: str, first_id: int | None) -> None:
+    steps: list[_Step] = []
     if first_id is not None and not pinned(user, "user"):
         # A network namespace of another user namespace is of no use.
         unpin(net)
-        _pin(user, "user", lambda: unshare(CLONE_NEWUSER), lambda pid: _map(pid, first_id))
+        steps.append((lambda: unshare(CLONE_NEWUSER), lambda pid: _own(pid, user, first_id)))
+    elif first_id is not None:
+        steps.append((lambda: _enter(user), lambda _: None))
     if not pinned(net, "net"):
-        _pin(net, "net", lambda: _enter(user if first_id is not None else None), lambda _: None)
+        # Once ids are mapped: its files belong to whoever is root in it then.
+        steps.append((lambda: unshare(CLONE_NEWNET), lambda pid: _pin(pid, "net", net)))
+        _in_child(steps)
 
 
 def release(*, directory: str, shown: str) -> None:
@@ -65,11 +76,14 @@ def unpin(path: str) -> None:
         umount(path, MNT_DETACH)
 
 
-def _enter(user: str | None) -> None:
-    if user is not None:
-        fd = os.open(user, os.O_RDONLY | os.O_CLOEXEC)
-        setns(fd, CLONE_NEWUSER)
-    unshare(CLONE_NEWNET)
+def _enter(user: str) -> None:
+    fd = os.open(user, os.O_RDONLY | os.O_CLOEXEC)
+    setns(fd, CLONE_NEWUSER)
+
+
+def _own(pid: int, user: str, first_id: int) -> None:
+    _map(pid, first_id)
+    _pin(pid, "user", user)
 
 
 def _map(pid: int, first_id: int) -> None:
@@ -78,28 +92,35 @@ def _map(pid: int, first_id: int) -> None:
             file.write(f"0 {first_id} {IDS}\n")
 
 
-def _pin(path: str, kind: str, enter: Callable[[], None], prepare: Callable[[int], None]) -> None:
-    """Have a child enter a new namespace, prepare that, and pin it at a path."""
+def _pin(pid: int, kind: str, path: str) -> None:
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    mount(f"/proc/{pid}/ns/{kind}", path, flags=MS_BIND)
+
+
+def _in_child(steps: list[_Step]) -> None:
+    """Have one child take each step, and do after each what is done from outside."""
     ours, theirs = socket.socketpair()
     pid = os.fork()
     if pid == 0:
         try:
             ours.close()
-            enter()
-            theirs.send(b"in")
-            theirs.recv(1)  # until it is pinned, or the parent is gone
+            for step, _ in steps:
+                step()
+                theirs.send(b"in")
+                if not theirs.recv(1):  # the parent is gone
+                    break
         except OSError as error:
             theirs.send(str(error).encode())
         finally:
             os._exit(0)
     theirs.close()
     try:
-        said = ours.recv(1024)
-        if said != b"in":
-            raise OSError(None, said.decode() or "a child that makes namespaces died")
-        prepare(pid)
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        mount(f"/proc/{pid}/ns/{kind}", path, flags=MS_BIND)
+        for _, from_outside in steps:
+            said = ours.recv(1024)
+            if said != b"in":
+                raise OSError(None, said.decode() or "a child that makes namespaces died")
+            from_outside(pid)
+            ours.send(b".")
     finally:
         ours.close()
         os.waitpid(pid, 0)
