@@ -161,9 +161,8 @@ def _console(place: Place) -> Iterable[tuple[str, str]]:
 def _keeping(place: Place) -> Iterable[tuple[str, str]]:
     yield "lxc.hook.version", "1"
     init, started = shlex.quote(str(place.init)), shlex.quote(str(place.started))
-    # A shell of its own: liblxc makes the first word of a hook an exec.
-    script = shlex.quote(f"echo $LXC_PID >{init}; echo >{started}")
-    yield "lxc.hook.start-host", f"sh -c {script}"
+    # liblxc has a shell run it, behind an `exec`: of a redirection, so that the shell goes on.
+    yield "lxc.hook.start-host", f">/dev/null; echo $LXC_PID >{init}; echo >{started}"
     # One that fails keeps liblxc from restarting a container that reboots.
     yield "lxc.hook.post-stop", "/bin/false"
     yield "lxc.log.file", str(place.log)

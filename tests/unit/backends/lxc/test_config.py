@@ -61,8 +61,8 @@ lxc.tty.max = 0
 lxc.pty.max = 1024
 lxc.mount.entry = /run/xenopsd/lxc/default/web/tty dev/console none bind,create=file 0 0
 lxc.hook.version = 1
-lxc.hook.start-host = sh -c 'echo $LXC_PID >/run/xenopsd/lxc/default/web/init; \
-echo >/run/xenopsd/lxc/default/web/started'
+lxc.hook.start-host = >/dev/null; echo $LXC_PID >/run/xenopsd/lxc/default/web/init; \
+echo >/run/xenopsd/lxc/default/web/started
 lxc.hook.post-stop = /bin/false
 lxc.log.file = /run/xenopsd/lxc/default/web/log
 lxc.log.level = WARN
