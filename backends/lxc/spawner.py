@@ -104,7 +104,8 @@ class Job:
         self._await_end(max(deadline - time.monotonic(), 0.1))
         answer = msgspec.json.decode(said)
         if "error" in answer:
-            raise OSError(answer["error"]["errno"], answer["error"]["message"])
+            number, message = answer["error"]["errno"], answer["error"]["message"]
+            raise OSError(message) if number is None else OSError(number, message)
         return answer["result"]
 
     def _await_end(self, seconds: float) -> None:

@@ -22,7 +22,7 @@ LOCK = "console"
 
 
 def serve(path: str, owner: int, *, keeper: int) -> int:
-    """Have a child serve a new terminal at the socket `path`, in the working directory.
+    """Have a process serve a new terminal at the socket `path`, in the working directory.
 
     The terminal belongs to `owner`; its other side, open, is returned."""
     master, terminal = pty.openpty()
@@ -37,7 +37,11 @@ def serve(path: str, owner: int, *, keeper: int) -> int:
     listener.bind(path)
     os.chmod(path, 0o600)
     listener.listen(16)
-    if os.fork() == 0:
+    parent = os.fork()
+    if parent == 0:
+        # Nobody's child: liblxc waits for every child of the keeper when a start fails.
+        if os.fork() != 0:
+            os._exit(0)
         try:
             _close_others({master, terminal, listener.fileno()})
             lock = locks.take(LOCK)
@@ -46,6 +50,7 @@ def serve(path: str, owner: int, *, keeper: int) -> int:
                 _Server(master, terminal, listener, os.pidfd_open(keeper)).run()
         finally:
             os._exit(0)
+    os.waitpid(parent, 0)
     os.close(master)
     listener.close()
     return terminal

@@ -132,7 +132,8 @@ def _await(pid: int, word: int, seconds: float) -> int:
         return int(Path(INIT).read_text())
     signal.pidfd_send_signal(keeper, signal.SIGKILL)
     if not ready:
-        raise TimeoutError(f"the container has not started within {seconds:.0f} s")
+        what = f"the container has not started within {seconds:.0f} s"
+        raise TimeoutError(f"{what}: {_last_words()}")
     raise OSError(None, f"the container has not started: {_last_words()}")
 
 
