@@ -151,7 +151,9 @@ def unpack(disk: Path, results: Path) -> int:
     """The command's exit status, once its results are in `results`."""
     try:
         with tarfile.open(disk, "r:") as tar:
-            tar.extractall(results, filter="data")
+            # Python 3.11.2, Debian 12's, has no filters.
+            tar.extraction_filter = getattr(tarfile, "data_filter", None)
+            tar.extractall(results)
         return int((results / "status").read_text())
     except (tarfile.TarError, OSError, ValueError) as error:
         raise RigFailed(f"the rig brought no results back: {error}") from error
