@@ -1,7 +1,7 @@
 # Calls things, and decides nothing: how to set up is in packaging/, what to test in tests/.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help venv venv-test demo run stop check test sweep soak bench rig test-rig rig-shell clean docs
+.PHONY: help venv venv-test demo run stop check test sweep sweep-lxc soak bench rig test-rig rig-shell clean docs
 
 BIN := .venv/bin
 
@@ -40,6 +40,9 @@ docs:  ## Build the documentation into build/site; a dead link fails it
 
 sweep: venv-test  ## Kill the daemon at every point of every operation
 	$(BIN)/python tests/crash/sweep.py
+
+sweep-lxc: venv-test  ## The same with real containers (as root)
+	$(BIN)/python tests/crash/containers/sweep.py
 
 soak: venv-test  ## Random operations, faults and kills for so long, and a look for leaks (MINUTES=2 SEED=S)
 	$(BIN)/python tests/soak/run.py --minutes $(or $(MINUTES),2) $(if $(SEED),--seed $(SEED)) \

@@ -75,14 +75,12 @@ class Lab:
 
     def __post_init__(self) -> None:
         self.directory.mkdir(parents=True)
-        config = self.directory / "config.toml"
-        config.write_text(CONFIG)
         self.trace = self.directory / "trace"
-        self.daemon = DaemonProcess(self.directory, "--config", str(config))
+        self.daemon = self._daemon()
         try:
             self._start()
             if not self.alone:
-                running(Bench(self.client, BYSTANDER))
+                self._run(self._bench(BYSTANDER))
                 self.bystander = self.look(BYSTANDER)
         except BaseException:
             self.daemon.kill()
@@ -98,13 +96,24 @@ class Lab:
         self.client.close()
         self.daemon.kill()
 
+    def _daemon(self) -> DaemonProcess:
+        config = self.directory / "config.toml"
+        config.write_text(CONFIG)
+        return DaemonProcess(self.directory, "--config", str(config))
+
+    def _bench(self, vm: str) -> Bench:
+        return Bench(self.client, vm)
+
+    def _run(self, bench: Bench) -> None:
+        running(bench)
+
     def look(self, vm: str) -> Seen:
         return look(self.daemon.state_dir, self.daemon.run_dir, vm)
 
     def carry_out(self, case: Case) -> Result:
         """One case with a VM of its own."""
         self.number += 1
-        bench = Bench(self.client, f"vm-{self.number}")
+        bench = self._bench(f"vm-{self.number}")
         try:
             return self._carry_out(case, bench)
         except (Exception, subprocess.TimeoutExpired) as error:  # noqa: BLE001  # it is reported
@@ -130,7 +139,7 @@ class Lab:
             seconds = time.monotonic() - began
             died_again = bool(case.second) and self._kill_again(case.second)
             self._start()
-            bench = Bench(self.client, bench.vm)
+            bench = self._bench(bench.vm)
         points = tuple(self.trace.read_text().split()) if not case.is_killed else ()
         word, task = self._examine(case, bench, is_task=isinstance(called, TaskCall))
         self._use(bench)

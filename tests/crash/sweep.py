@@ -59,9 +59,10 @@ def double_kills(operation: Operation, found: Result) -> Iterator[Case]:
 class Sweep:
     """Carries cases out in several labs at once, and gathers what came of them."""
 
-    def __init__(self, directory: Path, jobs: int) -> None:
+    def __init__(self, directory: Path, jobs: int, lab: type[Lab] = Lab) -> None:
         self.directory = directory
         self.jobs = jobs
+        self._kind = lab
         self.results: list[Result] = []
         self._lock = threading.Lock()
         self._labs = 0
@@ -100,7 +101,7 @@ class Sweep:
                 break
             directory = self._fresh() if lab is None else lab.directory
             try:
-                lab = lab or Lab(directory, alone=alone)
+                lab = lab or self._kind(directory, alone=alone)
                 result = lab.carry_out(case)
             except AssertionError as error:
                 result = Result(case, failure=f"no daemon: {error}")
