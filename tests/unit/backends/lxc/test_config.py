@@ -50,6 +50,7 @@ lxc.idmap = u 0 1879048192 65536
 lxc.idmap = g 0 1879048192 65536
 lxc.cap.drop = mac_admin mac_override sys_time sys_module sys_rawio
 lxc.seccomp.profile = /run/xenopsd/lxc/default/web/seccomp
+lxc.apparmor.profile = unconfined
 lxc.mount.auto = proc:mixed sys:mixed cgroup:mixed
 lxc.cgroup.pids.max = 10
 lxc.cgroup.dir.container = xenopsd/default/web/i1/c
