@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from rigs.container import DEAF
@@ -38,7 +39,7 @@ def halted(host: ContainerHost, id: str, reason: str) -> None:
     )
     assert host.state(id).reason == reason
     group = host.names.group(id)
-    assert not os.path.exists(f"/sys/fs/cgroup/{group}")
+    assert not Path(f"/sys/fs/cgroup/pids/{group}").exists()
     assert not (host.daemon.run_dir / "lxc" / "default" / id).exists()
 
 
@@ -192,7 +193,7 @@ def test_one_that_ended_while_the_daemon_was_down_is_told_truly(host, web):
     init = host.init(web)
     host.daemon.kill()
     init.obey("crash")
-    eventually(lambda: not os.path.exists(f"/proc/{init.pid}"), deadline=30.0)
+    eventually(lambda: not Path(f"/proc/{init.pid}").exists(), deadline=30.0)
     host.daemon.start()
     host.daemon.recovered()
     halted(host, web, "crashed")
