@@ -168,6 +168,8 @@ def _keeping(place: Place) -> Iterable[tuple[str, str]]:
     yield "lxc.hook.start-host", f">/dev/null; echo $LXC_PID >{init}; echo >{started}"
     # One that fails keeps liblxc from restarting a container that reboots.
     yield "lxc.hook.post-stop", "/bin/false"
+    # A keeper that is killed takes nothing with it.
+    yield "lxc.monitor.signal.pdeath", "0"
     yield "lxc.log.file", str(place.log)
     yield "lxc.log.level", "WARN"
 

@@ -294,8 +294,10 @@ def _unmarked(bridge: str) -> list[str]:
 
 def _interfaces(pid: int) -> frozenset[str]:
     """Those in the namespace of a process that are up."""
-    links = json.loads(_run("nsenter", f"--net=/proc/{pid}/ns/net", "ip", "-json", "link"))
-    return frozenset(link["ifname"] for link in links if "UP" in link["flags"])
+    with suppress(subprocess.CalledProcessError):  # it is gone by now
+        links = json.loads(_run("nsenter", f"--net=/proc/{pid}/ns/net", "ip", "-json", "link"))
+        return frozenset(link["ifname"] for link in links if "UP" in link["flags"])
+    return frozenset()
 
 
 def _run(*command: str) -> str:

@@ -65,6 +65,7 @@ lxc.hook.version = 1
 lxc.hook.start-host = >/dev/null; echo $LXC_PID >/run/xenopsd/lxc/default/web/init; \
 echo >/run/xenopsd/lxc/default/web/started
 lxc.hook.post-stop = /bin/false
+lxc.monitor.signal.pdeath = 0
 lxc.log.file = /run/xenopsd/lxc/default/web/log
 lxc.log.level = WARN
 lxc.environment = "A=b = 'c' "
