@@ -13,8 +13,6 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from backends.lxc.apart import mounts
-
 _CONTROL = "/dev/loop-control"
 _LOOP_MAJOR = 7
 _LOOP_CTL_GET_FREE = 0x4C82
@@ -83,9 +81,8 @@ def device(path_fd: int, *, writable: bool) -> Iterator[tuple[int, str]]:
 
 def device_below(point: str) -> str | None:
     """The loop device of what is mounted there, None where it has none of its own."""
-    found = mounts.at(os.path.realpath(point))
-    major, _, minor = found.device.partition(":") if found else ("", "", "")
-    return f"/dev/loop{minor}" if major == str(_LOOP_MAJOR) else None
+    device = os.stat(point).st_dev
+    return f"/dev/loop{os.minor(device)}" if os.major(device) == _LOOP_MAJOR else None
 
 
 def _looped(fd: int, *, writable: bool) -> tuple[int, str]:

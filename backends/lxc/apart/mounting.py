@@ -13,7 +13,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from backends.lxc.apart import looping, mounts
+from backends.lxc.apart import looping
 from backends.lxc.apart.syscalls import (
     AT_EMPTY_PATH,
     CLONE_NEWNS,
@@ -31,6 +31,7 @@ from backends.lxc.apart.syscalls import (
     OPEN_TREE_CLONE,
     UMOUNT_NOFOLLOW,
     file_system_ids,
+    is_mount,
     mount,
     mount_setattr,
     move_mount,
@@ -61,7 +62,7 @@ def own_mounts(*, directory: str) -> None:
     with _directory(directory) as fd:
         # Another instance may be at it.
         fcntl.flock(fd, fcntl.LOCK_EX)
-        if not mounts.at(os.path.realpath(directory)):
+        if not is_mount(directory):
             mount(directory, directory, flags=MS_BIND)
         # A bind mount is shared as its parent is, so a crash between the two is mended here.
         mount("none", directory, flags=MS_PRIVATE)
@@ -90,7 +91,7 @@ def mount_disk(
     Raises OSError.
     """
     os.makedirs(at, mode=0o711, exist_ok=True)
-    if mounts.at(os.path.realpath(at)):
+    if is_mount(at):
         # It appeared as a whole, so it is all there.
         return {"loop": looping.device_below(at)}
     read_only = layer is not None or bool(attributes & MOUNT_ATTR_RDONLY)

@@ -1,11 +1,11 @@
 """The namespaces that a container has before its first process: made by a short-lived child,
 pinned by bind mounts, so that they last while nobody is in them."""
 
+import contextlib
 import os
 import socket
 from collections.abc import Callable
 
-from backends.lxc.apart import mounts
 from backends.lxc.apart.syscalls import (
     CLONE_NEWNET,
     CLONE_NEWUSER,
@@ -14,6 +14,7 @@ from backends.lxc.apart.syscalls import (
     MS_NODEV,
     MS_NOEXEC,
     MS_NOSUID,
+    is_mount,
     mount,
     setns,
     umount,
@@ -33,7 +34,7 @@ def hold(*, directory: str, first_id: int | None, shown: str) -> None:
     to the container. What is there already stays."""
     os.makedirs(directory, mode=0o700, exist_ok=True)
     os.makedirs(shown, mode=0o755, exist_ok=True)
-    if mounts.at(os.path.realpath(shown)) is None:
+    if not is_mount(shown):
         # A file system of its own: a bind mount would tell the container where it lies.
         flags = MS_NOSUID | MS_NODEV | MS_NOEXEC
         mount("xsdata", shown, "tmpfs", flags, "size=16m,mode=755")
@@ -56,8 +57,9 @@ def _hold(user: str, net: str, first_id: int | None) -> None:
 
 def release(*, directory: str, shown: str) -> None:
     """Let all of it go; nothing where there is none."""
-    if mounts.at(os.path.realpath(shown)) is not None:
-        umount(shown, MNT_DETACH)
+    with contextlib.suppress(FileNotFoundError):
+        if is_mount(shown):
+            umount(shown, MNT_DETACH)
     for name in ("net", "user"):
         unpin(f"{directory}/{name}")
 

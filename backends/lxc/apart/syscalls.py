@@ -68,6 +68,10 @@ _MOUNT_SETATTR = 442
 #: `_LINUX_CAPABILITY_VERSION_3`.
 _CAPABILITIES = 0x20080522
 
+AT_NO_AUTOMOUNT = 0x800
+AT_STATX_DONT_SYNC = 0x4000
+STATX_ATTR_MOUNT_ROOT = 0x2000
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -167,6 +171,16 @@ def openat2(path: str, flags: int, resolve: int, *, at: int = AT_FDCWD) -> int:
     """As openat2 does: a descriptor of what a path is under the given rules."""
     how = struct.pack("QQQ", flags | os.O_CLOEXEC, 0, resolve)
     return _syscall(f"openat2 {path}", _OPENAT2, at, os.fsencode(path), how, len(how))
+
+
+def is_mount(path: str) -> bool:
+    """Whether something is mounted at a path, by statx(2). Raises FileNotFoundError."""
+    found = ctypes.create_string_buffer(256)
+    flags = AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC
+    what = f"statx {path}"
+    _checked(what, _libc.statx(AT_FDCWD, os.fsencode(path), flags, 0, found))
+    # The attributes, after two numbers of 32 bits.
+    return bool(struct.unpack_from("8xQ", found)[0] & STATX_ATTR_MOUNT_ROOT)
 
 
 def syncfs(fd: int) -> None:
