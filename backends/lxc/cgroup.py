@@ -280,8 +280,9 @@ class Group:
         return [tree for tree in self._hierarchies if controller in tree.controllers][:1]
 
     def _content(self, name: str) -> str:
-        """What a file says, in whichever hierarchy has it."""
-        return next(filter(None, (_read(d / name) for d in self._directories)), "")
+        """What a file says, in the hierarchy that has its controller."""
+        trees = self._with(name.partition(".")[0])
+        return next((_read(tree.base / self.path / name) for tree in trees), "")
 
     def _v2_content(self, name: str) -> str:
         return _read(self._v2 / name) if self._v2 else ""

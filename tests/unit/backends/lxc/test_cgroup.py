@@ -82,6 +82,7 @@ def test_what_a_version_2_group_says(trees):
             "pids.current": "3\n",
             "io.stat": "8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=5 dios=6\n8:16 \n",
         },
+        controllers="memory pids io",
         v2=True,
     )
     group = trees.group()
