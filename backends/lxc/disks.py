@@ -86,7 +86,7 @@ def _require_trust(vbd: Vbd, format: Format) -> None:
     if format == "raw" and vbd.type != "cdrom" and not trusted:
         raise _refusal(
             f"the host mounts the file system of {vbd.id}, which a guest may have written: "
-            f'add "{TRUSTED}" where none has'
+            f'add "{TRUSTED}" where none has; a directory is of the format "directory"'
         )
 
 

@@ -18,6 +18,9 @@ KEPT = 1 << 16
 #: Bytes that may wait for one who does not read; then they are cut off.
 WAITING = 1 << 20
 
+#: Bytes of what somebody types that are read at once.
+PIECE = 4096
+
 LOCK = "console"
 
 
@@ -77,6 +80,8 @@ class _Server:
         self._keeper = keeper
         self._clients: dict[int, socket.socket] = {}
         self._unsent: dict[int, bytes] = {}
+        #: What the terminal has not taken yet: until then nobody's keys are read.
+        self._typing = b""
         self._last = b""
         self._poll = select.poll()
         for fd in (master, listener.fileno(), keeper):
@@ -88,17 +93,21 @@ class _Server:
         while True:
             for fd, events in self._poll.poll():
                 if fd == self._master:
-                    if not self._heard():
+                    if events & select.POLLOUT:
+                        self._type()
+                    if events & ~select.POLLOUT and not self._heard():
                         return
                 elif fd == self._listener.fileno():
                     self._greet()
                 elif fd == self._keeper:
                     self._poll.unregister(self._keeper)
                     self._let_go()
+                elif fd not in self._clients:
+                    continue  # it has left in this very round
                 elif events & select.POLLOUT:
                     self._send(fd, b"")
                 else:
-                    self._typed(fd)
+                    self._typed(fd, gone=bool(events & select.POLLHUP))
 
     def _let_go(self) -> None:
         if self._terminal is not None:
@@ -138,19 +147,37 @@ class _Server:
             self._forget(fd)
             return
         self._unsent[fd] = left
-        self._poll.modify(fd, select.POLLIN | (select.POLLOUT if left else 0))
+        self._watch(fd)
 
-    def _typed(self, fd: int) -> None:
-        try:
-            typed = self._clients[fd].recv(4096)
-        except OSError:
-            typed = b""
-        if not typed:
-            self._forget(fd)
-            return
-        # A terminal that nobody reads takes 4 KiB; what is typed beyond that is lost, as at any.
+    def _watch(self, fd: int) -> None:
+        wanted = 0 if self._typing else select.POLLIN
+        self._poll.modify(fd, wanted | (select.POLLOUT if self._unsent[fd] else 0))
+
+    def _typed(self, fd: int, *, gone: bool) -> None:
+        """Of one who is gone everything is read at once: waiting for it would never be still."""
+        while True:
+            try:
+                typed = self._clients[fd].recv(PIECE)
+            except BlockingIOError:
+                break
+            except OSError:
+                typed = b""
+            self._typing += typed
+            if not typed:
+                self._forget(fd)
+            if not typed or not gone:
+                break
+        self._type()
+
+    def _type(self) -> None:
+        """Type what the terminal takes; the rest, and what comes then, once it takes more."""
+        waited = bool(self._typing)
         with suppress(BlockingIOError):
-            os.write(self._master, typed)
+            self._typing = self._typing[os.write(self._master, self._typing) :]
+        self._poll.modify(self._master, select.POLLIN | (select.POLLOUT if self._typing else 0))
+        if waited or self._typing:
+            for fd in self._clients:
+                self._watch(fd)
 
     def _forget(self, fd: int) -> None:
         self._poll.unregister(fd)
