@@ -101,7 +101,7 @@ def keep(
     os.chdir(directory)
     lock = locks.take(KEEPER)
     if lock is None:
-        return {"init": _await_other(seconds)}
+        return {"init": await_other(seconds)}
     if os.path.exists(STATUS):
         raise OSError(None, "the container has ended")
     for left in (INIT, STARTED):
@@ -137,12 +137,17 @@ def _await(pid: int, word: int, seconds: float) -> int:
     raise OSError(None, f"the container has not started: {_last_words()}")
 
 
-def _await_other(seconds: float) -> int:
-    """The start that another keeper is at, begun before its daemon died."""
+def await_other(seconds: float) -> int:
+    """The start that another keeper is at, begun before its daemon died: init's pid.
+
+    Raises OSError, TimeoutError after `seconds`."""
     poll = select.poll()
     for _ in range(int(seconds * 100) + 1):
+        alive = locks.held(KEEPER)
         with contextlib.suppress(FileNotFoundError, ValueError):
             return int(Path(INIT).read_text())
+        if not alive:
+            raise OSError(None, f"the container has not started: {_last_words()}")
         poll.poll(10)
     raise TimeoutError(f"the container has not started within {seconds:.0f} s")
 
