@@ -293,6 +293,10 @@ class Backend(Protocol):
         """What it can do: a subset of `idl.host.FEATURES`."""
 
     @property
+    def lacking(self) -> Mapping[str, str]:
+        """Features that it has on other hosts and not on this one, and why."""
+
+    @property
     def host(self) -> HostCalls: ...
     @property
     def vm(self) -> VmCalls: ...

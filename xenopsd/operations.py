@@ -384,6 +384,7 @@ class Operations:
             core=str(self.places.cores / f"{entry.id}.core"),
             backend=backend.name,
             features=backend.features,
+            lacking=backend.lacking,
             hooks=self._hooks(),
             limits=self.executor.context.limits,
             now=time.time(),

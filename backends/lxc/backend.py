@@ -6,7 +6,7 @@ The daemon itself never loads liblxc, mounts, or enters a namespace: `backends.l
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from backends.lxc.network import Network
 from backends.lxc.places import Names
 from backends.lxc.spawner import Spawner
 from backends.lxc.storage import Storage
+from backends.lxc.suspend import Suspension
 from backends.lxc.vbd import VbdOps
 from backends.lxc.vif import PciOps, VifOps
 from backends.lxc.vm import VmOps
@@ -47,12 +48,13 @@ class Lxc:
     """`backends.interface.Backend`."""
 
     name = "lxc"
-    features = FEATURES
 
-    def __init__(self, machine: Machine, version: str) -> None:
+    def __init__(self, machine: Machine, version: str, lacking: Mapping[str, str]) -> None:
         self._machine = machine
-        self.host = HostOps(machine, version)
-        self.vm = VmOps(machine)
+        self.features = FEATURES if "suspend" in lacking else FEATURES | {"suspend"}
+        self.lacking = lacking
+        self.host = HostOps(machine, version, lacking)
+        self.vm = VmOps(machine, Suspension(machine, lacking.get("suspend")))
         self.vbd = VbdOps(machine)
         self.vif = VifOps(machine)
         self.pci = PciOps(machine)
@@ -132,7 +134,17 @@ def _opened(
         online=sorted(os.sched_getaffinity(0)),
         watch=Watch(lambda vm: machine.tell(vm)),  # noqa: PLW0108  # it is set later
     )
-    return Lxc(machine, version)
+    return Lxc(machine, version, _lacking(machine, deadline))
+
+
+def _lacking(machine: Machine, deadline: float) -> dict[str, str]:
+    """What some hosts can do and this one cannot, and why."""
+    if machine.cgroups.version != "v2":
+        return {"suspend": "control groups are not of version 2 alone"}
+    if machine.host.apparmor:
+        return {"suspend": "AppArmor confines the containers"}
+    reason = machine.spawner.run("criu_unable", owner="", deadline=deadline)["reason"]
+    return {} if reason is None else {"suspend": reason}
 
 
 def _apparmor() -> bool:

@@ -1,5 +1,6 @@
 """Removing a container and everything that its lives have left."""
 
+import shutil
 import time
 
 from backends.interface import Call, Waiting
@@ -29,6 +30,7 @@ class Clearing:
             machine.network.unplug(device, deadline=call.deadline)
         self._unmount(call, vm, place)
         machine.storage.layers.drop_incarnations(vm)
+        shutil.rmtree(machine.storage.checkpoints(vm), ignore_errors=True)
         for path in self._groups(vm, record):
             if not machine.cgroups.group(path).remove(self._patience(call)):
                 return processes_end()
@@ -65,6 +67,8 @@ class Clearing:
         if living is not None:
             theirs = {f"interface {d}" for d in self._devices(spared, deadline)}
             return sorted(n for n in found if n not in theirs and living.incarnation not in n)
+        if machine.storage.checkpoints(vm).exists():
+            found.append(f"checkpoints {machine.storage.checkpoints(vm)}")
         place = machine.domains.place(vm).path
         return sorted([*found, *([f"place {place}"] if place.exists() else [])])
 

@@ -3,6 +3,7 @@
 import os
 import platform
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from backends.interface import Domain
@@ -24,9 +25,10 @@ _COMMAND = "/command"
 class HostOps:
     """`backends.interface.HostCalls`."""
 
-    def __init__(self, machine: Machine, version: str) -> None:
+    def __init__(self, machine: Machine, version: str, lacking: Mapping[str, str]) -> None:
         self._machine = machine
         self._version = version
+        self._lacking = lacking
         self._clearing = Clearing(machine)
 
     def boot_id(self) -> str:
@@ -46,6 +48,7 @@ class HostOps:
                 "cgroups": machine.cgroups.version,
                 "apparmor": machine.host.apparmor,
                 "lacking_controllers": sorted(machine.cgroups.controllers.lacking),
+                **self._lacking,
             },
         )
 

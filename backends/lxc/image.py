@@ -34,11 +34,11 @@ Tick = Callable[[int], None]
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a suspended container: its record, CRIU's name for its console's
-    terminal, and at which path inside it each of its VBDs was (by CRIU's name for it)."""
+    """What is known of a suspended container: its record, CRIU's names for the terminals that
+    are its console's, and at which path inside it each of its VBDs was (by CRIU's name)."""
 
     record: Record
-    terminal: str
+    terminals: list[str]
     mounts: dict[str, str]
 
 
@@ -134,12 +134,16 @@ def check(path: Path, vm: str, tick: Tick) -> Facts:
 
 
 def unpack(path: Path, vm: str, to: Path, tick: Tick) -> Facts:
-    """The same, and put CRIU's files into the directory `to`, which is made anew: there is
-    either all of it or nothing. Raises ImageInvalid, OSError."""
+    """The same, and put CRIU's files into the directory `to`, which is made anew in one that is
+    root's alone: there is either all of it or nothing. Raises ImageInvalid, OSError."""
     partial = to.with_name(f".{to.name}.partial")
     for former in (partial, to):
         shutil.rmtree(former, ignore_errors=True)
-    partial.mkdir(parents=True, mode=0o700)
+    to.parent.mkdir(parents=True, exist_ok=True)
+    to.parent.chmod(0o700)
+    partial.mkdir()
+    # Read by processes that are already the container's, but for the way there.
+    partial.chmod(0o755)
     try:
         facts = _opened(path, vm, tick, lambda reader: _extract(reader, partial))
         partial.rename(to)
@@ -159,6 +163,7 @@ def _extract(reader: _Reader, to: Path) -> None:
             assert content is not None, "it is a plain file"
             # Not `extract`: what it may trust depends on the version of Python.
             with content, (to / member.name).open("wb") as out:
+                os.fchmod(out.fileno(), 0o644)
                 shutil.copyfileobj(content, out, _BLOCK)
 
 

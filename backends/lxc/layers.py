@@ -1,6 +1,8 @@
 """Layers: where a VBD's writes go when its disk is a shared base, or thrown away at each start.
 
 `STATE/lxc/layers/VM/NAME/` persists, `NAME@INCARNATION/` is thrown away with its incarnation.
+A suspend renames that to `NAME@suspended/`, and before a container runs on from its image it is
+given to its incarnation: a layer that belongs to an image never bears one.
 Each holds `base.json` (what it was made over), `work` and, from its first mount on, `upper`.
 Nothing is deleted here: what goes is buried. A layer of an incarnation is not written to the disk
 in haste: whoever has it outlive the host's boot syncs it first.
@@ -25,6 +27,9 @@ from idl.vbd import Vbd
 
 #: Where an instance's layers are in its STATE/lxc.
 LAYERS = "layers"
+
+#: Stands for the incarnation in the name of a layer that belongs to a suspend image.
+SUSPENDED = "suspended"
 
 
 class Base(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,12 +100,37 @@ class Layers:
 
     def of_incarnations(self, vm: VmId) -> list[str]:
         """Those of a VM that die with their incarnation."""
-        return [layer for layer in _names(self._root / vm) if "@" in layer]
+        return [layer for layer in _names(self._root / vm) if _dies(layer)]
 
     def drop_incarnations(self, vm: VmId) -> None:
         """Drop every layer that dies with its incarnation. Raises OSError."""
         # One that a crash of the host brings back is dropped again.
-        self._drop(vm, lambda layer: "@" in layer, lasting=False)
+        self._drop(vm, _dies, lasting=False)
+
+    def drop_suspended(self, vm: VmId) -> None:
+        """Drop what a suspend image has left behind, for a VM that starts anew. Raises OSError."""
+        if any(_is_of(layer, SUSPENDED) for layer in _names(self._root / vm)):
+            self._drop(vm, lambda layer: _is_of(layer, SUSPENDED), lasting=False)
+
+    def suspend(self, vm: VmId, incarnation: str) -> None:
+        """Give an incarnation's layers to the VM's suspend image, durably. Raises OSError."""
+        self._give(vm, incarnation, SUSPENDED)
+
+    def resume(self, vm: VmId, incarnation: str) -> None:
+        """Give them to the incarnation that runs on from the image; those that it was made with
+        go. Raises OSError."""
+        self._give(vm, SUSPENDED, incarnation)
+
+    def _give(self, vm: VmId, old: str, new: str) -> None:
+        directory = self._root / vm
+        given = [layer for layer in _names(directory) if _is_of(layer, old)]
+        for layer in given:
+            to = f"{layer.partition('@')[0]}@{new}"
+            if (directory / to).exists():
+                self._drop(vm, to.__eq__, lasting=False)
+            (directory / layer).rename(directory / to)
+        if given:
+            sync(directory)
 
     def drop(self, id: DeviceId) -> None:
         """Drop every layer of a VBD. Raises OSError."""
@@ -143,6 +173,15 @@ def _names(directory: Path) -> list[str]:
     except FileNotFoundError:
         return []
     return sorted(layer for layer in found if not layer.startswith("."))
+
+
+def _is_of(layer: str, incarnation: str) -> bool:
+    return layer.partition("@")[2] == incarnation
+
+
+def _dies(layer: str) -> bool:
+    """Whether it dies with its incarnation."""
+    return "@" in layer and not _is_of(layer, SUSPENDED)
 
 
 def _base(path: Path) -> Base:

@@ -141,6 +141,13 @@ def config(limits: Limits, host: Controllers) -> list[tuple[str, str]]:
     return [*old, *new]
 
 
+def written(limits: Limits, host: Controllers) -> list[Setting]:
+    """What is written to the files of a version 2 group for these limits. Devices have none:
+    liblxc filters them, and who is not root on the host can make none."""
+    settings = _of(limits, host, v2=True)
+    return [setting for setting in settings if not setting[0].startswith("devices.")]
+
+
 def _of(limits: Limits, host: Controllers, *, v2: bool) -> Iterable[Setting]:
     """The settings in the files of one version."""
     settings = [

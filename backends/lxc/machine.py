@@ -18,6 +18,7 @@ from backends.lxc.cgroup import Cgroups, Group
 from backends.lxc.config import Host
 from backends.lxc.domains import Domains
 from backends.lxc.ending import Watch
+from backends.lxc.limits import Limits
 from backends.lxc.network import Network
 from backends.lxc.places import Names, Place
 from backends.lxc.record import NOT_STARTED, Life, Record, stopped
@@ -96,6 +97,7 @@ class Machine:
         place, group = self.place(record), self.group(record)
         # Before the groups: what has ended by then is not alive after it.
         kept, status = locks.held(str(place.keeper)), read_status(place)
+        served = locks.held(str(place.console_server))
         populated = group.populated()
         return Life(
             populated=populated,
@@ -104,7 +106,7 @@ class Machine:
             status=status,
             cpu_seconds=group.cpu_seconds(),
             memory_used=group.memory_used(),
-            console=str(place.console) if populated and place.console.exists() else None,
+            console=str(place.console) if served and populated else None,
         )
 
     def init(self, record: Record) -> int:
@@ -120,6 +122,17 @@ class Machine:
         """Of the range of ids that what bears this mark has. Raises HypervisorError."""
         return self.domains.allot_ids(mark, self.first_id)
 
+    def limits(self, record: Record) -> Limits:
+        """What a container may use."""
+        return Limits(
+            memory=record.memory_target,
+            cpus=self.cpus(record, record.vcpus),
+            pids=self.pids,
+            weight=record.scheduler.weight,
+            cap=record.scheduler.cap,
+            devices=frozenset({"fuse", "tun"} if record.nesting else ()),
+        )
+
     def cpus(self, record: Record, vcpus: int) -> frozenset[int]:
         """Which CPUs stand for so many vCPUs."""
         return limits.cpus_for(
@@ -132,11 +145,13 @@ class Machine:
         if record is not None:
             paths.add(record.group)
         place = self.domains.place(vm)
-        locks.kill(str(place.keeper))
+        for holder in (place.keeper, place.dumper):
+            locks.kill(str(holder))
         dead = [self.cgroups.group(path).kill(deadline) for path in paths]
         if not all(dead):
             return False
-        return all(_unlocked(path, deadline) for path in (place.keeper, place.console_server))
+        held = (place.keeper, place.dumper, place.console_server)
+        return all(_unlocked(path, deadline) for path in held)
 
 
 def _unlocked(path: Path, deadline: float) -> bool:

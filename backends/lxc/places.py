@@ -85,6 +85,16 @@ class Place:
         return self.path / "keeper"
 
     @property
+    def dumper(self) -> Path:
+        """Locked by who writes the container's memory to files."""
+        return self.path / "dumper"
+
+    @property
+    def dumped(self) -> Path:
+        """How that ended."""
+        return self.path / "dumped"
+
+    @property
     def console(self) -> Path:
         """The socket of the console."""
         return self.path / "console.sock"

@@ -6,7 +6,7 @@ from typing import Literal
 
 from backends.interface import Domain, PluggedVbd, PluggedVif, StopReason
 from idl.ids import DeviceId
-from idl.vbd import Position
+from idl.vbd import Position, Vbd
 from idl.vif import Vif
 from idl.vm import Console, Scheduler
 from idl.wire import Fact
@@ -14,13 +14,14 @@ from idl.wire import Fact
 
 class ContainerVbd(PluggedVbd, frozen=True, kw_only=True, omit_defaults=True):
     """A plugged VBD: `target` is where the container sees it, `device` (MAJOR:MINOR) what its
-    writes end on."""
+    writes end on, `config` the configuration that it was plugged with."""
 
     position: Position
     target: str
     type: Literal["disk", "cdrom", "floppy"] = "disk"
     unpluggable: bool = True
     device: str | None = None
+    config: Vbd | None = None
 
 
 class ContainerVif(PluggedVif, frozen=True, kw_only=True, omit_defaults=True):
@@ -38,7 +39,8 @@ class Record(Fact, frozen=True, kw_only=True, omit_defaults=True):
     the control group, `marked` how the marks of everything that belongs to it begin, `state`
     the STATE/lxc with its layers: of an adopted one they are still its former owner's. From
     `built` on the fields about the guest hold; `started` is set before its first process is
-    made. `asked` is what the guest was last asked for.
+    made. `asked` is what the guest was last asked for. `saved`: it stands frozen, and its image
+    is complete. `restored`: it is made from an image, and has not run since.
     """
 
     id: str
@@ -56,6 +58,8 @@ class Record(Fact, frozen=True, kw_only=True, omit_defaults=True):
     built: bool = False
     started: bool = False
     asked: Literal["poweroff", "reboot"] | None = None
+    saved: bool = False
+    restored: bool = False
     vcpus: int = 0
     init: list[str] | None = None
     environment: dict[str, str] = {}
@@ -97,9 +101,12 @@ def stopped(record: Record, life: Life) -> StopReason | None:
     """Why the container runs no more; None while it does, or has not begun to."""
     if not record.started:
         return None
+    if record.saved:
+        return "suspend"
     if life.status is not None:
         return reason(life.status, record.asked)
-    if life.populated or life.kept:
+    # Of one that is being made from its image there may be nothing, and nothing is lost.
+    if life.populated or life.kept or record.restored:
         return None
     # The keeper was killed and has not seen the end.
     return record.asked or "crash"
@@ -126,7 +133,7 @@ def observed(record: Record, life: Life) -> Domain:
         instance=record.instance,
         incarnation=record.incarnation,
         built=record.built,
-        paused=not record.started or life.frozen,
+        paused=not record.started or life.frozen or record.restored,
         stopped=stopped(record, life),
         vcpu_seconds=life.cpu_seconds,
         vcpus=record.vcpus,

@@ -15,12 +15,12 @@ from backends.lxc import disks, sources
 from backends.lxc.apart import mounts
 from backends.lxc.disks import Disk, Format
 from backends.lxc.images import Images
-from backends.lxc.layers import LAYERS, Base, Layers
+from backends.lxc.layers import LAYERS, SUSPENDED, Base, Layers
 from backends.lxc.sources import Kind, Source
 from backends.lxc.spawner import Spawner
 from backends.lxc.tombstones import Tombstones
 from idl.errors import DeviceDetachRejected, InvalidParameter, StorageError
-from idl.ids import DeviceId, vm_of
+from idl.ids import DeviceId, VmId, vm_of
 from idl.vbd import Vbd
 
 #: Seconds that unpacking an image may take, and between two looks at that.
@@ -81,6 +81,10 @@ class Storage:
         self._tombstones = Tombstones(state / "tombstones", spawner)
         self.layers = Layers(state / LAYERS, self._tombstones.bury)
 
+    def checkpoints(self, vm: VmId) -> Path:
+        """Where a container's memory is while it is being saved or brought back."""
+        return self.state / "checkpoints" / vm
+
     def open(self, deadline: float) -> None:
         """Make what is needed, once the spawner is open, and remove what a former daemon could
         not. Raises StorageError, DeadlineExceeded."""
@@ -111,9 +115,11 @@ class Storage:
         at: Path,
         user_namespace: Path | None,
         first_id: int,
+        suspended: bool = False,
     ) -> Waiting | Prepared:
         """Mount a VBD at a directory, made here, for the id map of a pinned user namespace
-        that starts at `first_id` (None: privileged, no map). Done already, it stays as it is.
+        that starts at `first_id` (None: privileged, no map); with `suspended` on the layer that
+        goes with the VM's image. Done already, it stays as it is.
 
         Raises InvalidParameter, Unimplemented, StorageError."""
         disk = disks.disk(vbd, privileged=user_namespace is None)
@@ -122,7 +128,8 @@ class Storage:
             base = self._base(disk, source, stack, privileged=user_namespace is None)
             if base is None:
                 return Waiting(f"the image {disk.path} to be unpacked", UNPACKING, RECHECK)
-            layer = self.layers.make(vbd, call.incarnation, base.facts) if disk.layered else None
+            of = SUSPENDED if suspended else call.incarnation
+            layer = self.layers.make(vbd, of, base.facts) if disk.layered else None
             answer = self._job(
                 "mount_disk",
                 vbd.id,

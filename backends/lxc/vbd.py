@@ -43,6 +43,7 @@ class VbdOps(MicroOps):
             target=target(vbd, position),
             type=vbd.type,
             unpluggable=vbd.unpluggable,
+            config=vbd,
         )
         self._put(call, vm, vbd.id, held)
         return None

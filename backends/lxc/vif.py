@@ -4,7 +4,7 @@ from msgspec.structs import replace
 
 from backends import positions
 from backends.interface import Call, Waiting
-from backends.lxc.machine import MicroOps, micro_op
+from backends.lxc.machine import Machine, MicroOps, micro_op
 from backends.lxc.network import Port
 from backends.lxc.record import ContainerVif, Record, stopped
 from idl.errors import DeviceDetachRejected, DeviceNotConnected, InvalidParameter, Unimplemented
@@ -36,9 +36,12 @@ class VifOps(MicroOps):
                 position=position,
                 inside=f"eth{position}",
             )
-        self.machine.network.plug(
-            there.config, self._port(record, vif.id, there), deadline=call.deadline
-        )
+        where = port(self.machine, record, vif.id, there)
+        # Before its start nobody is there to answer: a peer with a connection to what an image
+        # brings back would be told that it is gone.
+        carrier = there.config.carrier and record.started and not record.restored
+        wanted = replace(there.config, carrier=carrier)
+        self.machine.network.plug(wanted, where, deadline=call.deadline)
         self._put(call, vm, vif.id, there)
 
     @micro_op
@@ -72,20 +75,11 @@ class VifOps(MicroOps):
         self.machine.network.configure(
             wanted,
             field,
-            self._port(record, vif.id, held),
+            port(self.machine, record, vif.id, held),
             before=held.config,
             deadline=call.deadline,
         )
         self._put(call, vm, vif.id, replace(held, config=wanted, media_present=wanted.carrier))
-
-    def _port(self, record: Record, id: DeviceId, held: ContainerVif) -> Port:
-        assert held.device is not None, "given when it was plugged"
-        return Port(
-            device=held.device,
-            alias=f"{record.marked}{record.incarnation} {name_of(id)}",
-            inside=held.inside,
-            netns=self.machine.place(record).network_namespace,
-        )
 
     def _put(self, call: Call, vm: Vm, id: DeviceId, held: ContainerVif | None) -> None:
         def edit(record: Record) -> Record:
@@ -95,6 +89,25 @@ class VifOps(MicroOps):
             return replace(record, vifs=others if held is None else {**others, id: held})
 
         self.machine.change(call, vm.id, edit)
+
+
+def port(machine: Machine, record: Record, id: DeviceId, held: ContainerVif) -> Port:
+    """Where a plugged VIF is connected."""
+    assert held.device is not None, "given when it was plugged"
+    return Port(
+        device=held.device,
+        alias=f"{record.marked}{record.incarnation} {name_of(id)}",
+        inside=held.inside,
+        netns=machine.place(record).network_namespace,
+    )
+
+
+def cable(machine: Machine, record: Record, *, deadline: float, put_in: bool) -> None:
+    """Put the cables of all of a container's VIFs in, those that are to be, or take them out."""
+    for id, held in record.vifs.items():
+        wanted = replace(held.config, carrier=put_in and held.config.carrier)
+        where = port(machine, record, id, held)
+        machine.network.configure(wanted, "carrier", where, before=wanted, deadline=deadline)
 
 
 class PciOps(MicroOps):

@@ -14,10 +14,11 @@ from backends.lxc import acknowledgement, config, limits
 from backends.lxc.cgroup import MemoryInUse
 from backends.lxc.clearing import Clearing
 from backends.lxc.layers import LAYERS
-from backends.lxc.limits import Limits
 from backends.lxc.machine import Machine, MicroOps, micro_op
 from backends.lxc.places import Place
 from backends.lxc.record import Life, Record, stopped
+from backends.lxc.suspend import Suspension
+from backends.lxc.vif import cable
 from idl.errors import (
     AlreadyExists,
     DoesNotExist,
@@ -44,8 +45,9 @@ XSDATA = "xsdata.json"
 class VmOps(MicroOps):
     """`backends.interface.VmCalls`."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, suspension: Suspension) -> None:
         super().__init__(machine)
+        self._suspension = suspension
         self._clearing = Clearing(machine)
 
     def accepts(self, vm: Vm) -> None:
@@ -109,6 +111,7 @@ class VmOps(MicroOps):
                 reason=f"{vm.id} has none at position 0: its root file system; add one",
             )
         self._write_xsdata(self.machine.place(record), vm.xsdata)
+        self.machine.storage.layers.drop_suspended(vm.id)
         guest = _guest(vm)
         self.machine.change(
             call,
@@ -149,6 +152,8 @@ class VmOps(MicroOps):
     @micro_op
     def unpause(self, call: Call, vm: Vm) -> None:
         record, life = self._require_built(call, vm)
+        if record.restored:
+            self._suspension.begin(call, record)
         if life.populated:
             self.machine.group(record).thaw(call.deadline)
         else:
@@ -162,6 +167,7 @@ class VmOps(MicroOps):
     def _start(self, call: Call, vm: Vm, record: Record) -> None:
         machine, place = self.machine, self.machine.place(record)
         self._configure(record, place)
+        cable(machine, record, deadline=call.deadline, put_in=True)
         machine.change(call, vm.id, lambda found: replace(found, started=True, asked=None))
         try:
             machine.spawner.run(
@@ -200,17 +206,7 @@ class VmOps(MicroOps):
         if root is None:
             reason = "nothing is plugged at position 0: it has no root file system"
             raise StorageError(plugin="lxc", reason=reason)
-        lines = limits.config(
-            Limits(
-                memory=record.memory_target,
-                cpus=machine.cpus(record, record.vcpus),
-                pids=machine.pids,
-                weight=record.scheduler.weight,
-                cap=record.scheduler.cap,
-                devices=frozenset({"fuse", "tun"} if record.nesting else ()),
-            ),
-            machine.cgroups.controllers,
-        )
+        lines = limits.config(machine.limits(record), machine.cgroups.controllers)
         place.seccomp.write_text(config.seccomp())
         place.config.write_text(config.render(record, place, lines, machine.host))
         place.log.unlink(missing_ok=True)
@@ -249,26 +245,25 @@ class VmOps(MicroOps):
 
     @micro_op
     def save(self, call: Call, vm: Vm, image: Path) -> None:
-        raise self._no_suspend()
+        self._suspension.save(call, vm, image)
 
     @micro_op
     def resume_saved(self, call: Call, vm: Vm) -> None:
-        raise self._no_suspend()
+        self._suspension.resume_saved(call, vm.id)
 
     @micro_op
     def check_image(self, call: Call, vm: Vm, image: Path) -> None:
-        raise self._no_suspend()
+        self._suspension.check(call, vm, image)
 
     @micro_op
     def drop_image(self, call: Call, vm: Vm, image: Path) -> None:
-        """There is none."""
+        self._suspension.drop(call, vm, image)
 
     @micro_op
     def restore(self, call: Call, vm: Vm, image: Path) -> None:
-        raise self._no_suspend()
-
-    def _no_suspend(self) -> Unimplemented:
-        return Unimplemented(what="suspend of containers", backend="lxc")
+        self._suspension.restore(call, vm, image)
+        record = self.machine.require(call, vm.id)
+        self._write_xsdata(self.machine.place(record), vm.xsdata)
 
     @micro_op
     def coredump(self, call: Call, vm: Vm, path: Path) -> None:
@@ -358,7 +353,7 @@ def _adopted(record: Record, machine: Machine, vm: VmId) -> Record:
         vm=vm,
         instance=machine.instance,
         state=str(machine.storage.state),
-        vbds={f"{vm}/{name_of(id)}": vbd for id, vbd in record.vbds.items()},
+        vbds={f"{vm}/{name_of(id)}": replace(vbd, config=None) for id, vbd in record.vbds.items()},
         vifs={f"{vm}/{name_of(id)}": vif for id, vif in record.vifs.items()},
     )
 

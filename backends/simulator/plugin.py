@@ -6,8 +6,9 @@ acts in it from outside.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated
 
 import msgspec
@@ -69,6 +70,7 @@ class Simulator:
 
     name = "simulator"
     features = FEATURES
+    lacking: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, machine: Machine, options: Options) -> None:
         self._machine = machine

@@ -757,7 +757,8 @@ def test_a_resume_that_was_given_up_can_be_repeated(subject, guests, needs, tmp_
     subject.destroy()
     given_up = subject.again()
     given_up.create()
-    given_up.plug(volatile)
+    for vbd in (*given_up.boot, volatile):
+        given_up.plug(vbd)
     given_up.restore(image)
     given_up.destroy()
     assert given_up.leftovers == []

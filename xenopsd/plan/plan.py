@@ -80,8 +80,8 @@ class Limits:
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """A VM as the planner sees it; `fresh` is the incarnation of a domain to be made,
-    `hooks` the scripts of each hook, `image` and `core` the instance's own places for its
-    suspend image and for what is left of a crash.
+    `lacking` why the backend lacks a feature here, `hooks` the scripts of each hook, `image` and
+    `core` the instance's own places for its suspend image and for what is left of a crash.
     """
 
     meta: Metadata
@@ -92,6 +92,7 @@ class Snapshot:
     core: str = ""
     backend: str = ""
     features: frozenset[str] = frozenset()
+    lacking: Mapping[str, str] = field(default_factory=dict)
     hooks: Mapping[Hook, Sequence[str]] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     now: float = 0.0

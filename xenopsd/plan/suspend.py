@@ -16,7 +16,9 @@ from xenopsd.plan.plan import Plan, Segment, Snapshot
 def suspend(call: VmSuspend, snapshot: Snapshot) -> Plan:
     """VM.suspend."""
     if "suspend" not in snapshot.features:
-        raise Unimplemented(what="suspend", backend=snapshot.backend)
+        reason = snapshot.lacking.get("suspend")
+        what = "suspend" if reason is None else f"suspend ({reason})"
+        raise Unimplemented(what=what, backend=snapshot.backend)
     snapshot.require(PowerState.RUNNING)
     domain = snapshot.require_domain()
     image = call.image or snapshot.image
@@ -46,8 +48,9 @@ def resume(call: VmResume, snapshot: Snapshot) -> Plan:
         microop.VmCheckImage(image=image),
         *snapshot.scripts("vm-pre-resume", "none"),
         microop.VmCreate(),
-        microop.VmRestore(image=image),
+        # Devices first: what comes back from an image has their files and sockets open.
         *plugs(snapshot, recorded.plugged),
+        microop.VmRestore(image=image),
         microop.VmCreateDeviceModel(),
         *[op for op in pci_plugs(snapshot) if microop.subject(op, "") in recorded.plugged],
         microop.VmSpendImage(image=image),

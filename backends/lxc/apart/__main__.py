@@ -16,11 +16,13 @@ from typing import Any
 
 from backends.lxc.apart import (
     attaching,
+    checkpoint,
     keeper,
     locks,
     mounting,
     namespaces,
     removing,
+    reviving,
     syscalls,
     unpacking,
 )
@@ -32,6 +34,9 @@ JOBS: dict[str, Callable[..., Any]] = {
     "hold_namespaces": namespaces.hold,
     "release_namespaces": namespaces.release,
     "keep": keeper.keep,
+    "revive": reviving.revive,
+    "dump": checkpoint.dump,
+    "criu_unable": checkpoint.unable,
     "liblxc_version": keeper.version,
     "attach_mount": attaching.attach_mount,
     "detach_mount": attaching.detach_mount,
@@ -41,6 +46,9 @@ JOBS: dict[str, Callable[..., Any]] = {
     "remove_trees": removing.remove_trees,
     "unpack_image": unpacking.unpack_image,
 }
+
+#: Those that leave a process which outlives the daemon: it lets go of what is not its own.
+_LASTING = frozenset({"keep", "revive", "dump"})
 
 
 def serve(requests: socket.socket, lock: int) -> None:
@@ -84,7 +92,7 @@ def _child(server: int, packet: bytes, fds: list[int], lock: int) -> None:
 def _answer(
     answers: socket.socket, lock: int, job: str, arguments: dict[str, Any], fds: list[int]
 ) -> None:
-    if job == "keep":  # outlives the daemon: it lets these go
+    if job in _LASTING:
         arguments["let_go"] = [answers.fileno(), lock]
     if fds:
         arguments["fds"] = fds

@@ -22,7 +22,7 @@ RECORD = Record(
     memory_target=2**26,
     memory_limit=2**27,
 )
-FACTS = Facts(record=RECORD, terminal="tty[8800:18]", mounts={"vbd.data": "/mnt/data"})
+FACTS = Facts(record=RECORD, terminals=["tty[8800:18]"], mounts={"vbd.data": "/mnt/data"})
 FILES = {"core-1.img": b"core", "pages-1.img": bytes(range(256)) * 9000, "empty.img": b""}
 
 
@@ -59,7 +59,9 @@ def test_everything_but_the_log_comes_back(written, tmp_path):
         assert image.unpack(written, "web", to, ignored) == FACTS
         assert content(to) == FILES
     assert [path.name for path in to.parent.iterdir()] == ["i2"]
-    assert to.stat().st_mode & 0o777 == 0o700
+    assert to.parent.stat().st_mode & 0o777 == 0o700
+    assert {path.stat().st_mode & 0o777 for path in to.iterdir()} == {0o644}
+    assert to.stat().st_mode & 0o777 == 0o755
 
 
 def test_an_image_is_the_only_thing_that_is_written(written, dumped, tmp_path):
@@ -131,7 +133,7 @@ def test_a_save_that_is_broken_off_leaves_the_former_image(written, dumped, tmp_
     def broken_off(_done: int) -> None:
         raise InterruptedError
 
-    later = replace(FACTS, terminal="tty[8801:18]")
+    later = replace(FACTS, terminals=["tty[8801:18]"])
     with pytest.raises(ImageInvalid):
         image.write(written, later, dumped, broken_off)
     assert image.check(written, "web", ignored) == FACTS

@@ -130,3 +130,28 @@ def test_layers_are_not_taken_over_others(tmp_path):
     with pytest.raises(StorageError):
         Layers(ours, lambda *_: None).adopt("new", theirs)
     assert theirs.exists()
+
+
+def test_what_a_suspend_takes_is_not_dropped_with_its_incarnation(layers, tmp_path):
+    layers.make(ROOT, "i1", base())
+    layers.make(TMP, "i1", base())
+    for _ in range(2):
+        layers.suspend("vm1", "i1")
+        assert names(tmp_path) == ["vm1/root", "vm1/tmp@suspended"]
+    assert layers.of_incarnations("vm1") == []
+    layers.drop_incarnations("vm1")
+    layers.make(TMP, "i2", base(mtime=2))
+    for _ in range(2):
+        layers.resume("vm1", "i2")
+        assert names(tmp_path) == ["vm1/root", "vm1/tmp@i2"]
+    # It is the one that was suspended, not the one that the new incarnation was made with.
+    assert layers.make(TMP, "i2", base()) == tmp_path / "layers/vm1/tmp@i2"
+
+
+def test_what_a_suspend_left_behind_goes_when_the_vm_starts_anew(layers, tmp_path):
+    layers.make(ROOT, "i1", base())
+    layers.make(TMP, "i1", base())
+    layers.suspend("vm1", "i1")
+    for _ in range(2):
+        layers.drop_suspended("vm1")
+        assert names(tmp_path) == ["vm1/root"]

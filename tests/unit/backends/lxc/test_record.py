@@ -81,3 +81,19 @@ def test_devices_show_with_their_media():
     disk = Local(path="/images/a", format="directory")
     record = replace(STARTED, vbds={"web/a": ContainerVbd(position=1, target="/a", medium=disk)})
     assert observed(record, RUNS).vbds["web/a"].medium == disk
+
+
+def test_a_saved_container_is_suspended_until_it_runs_on():
+    saved = replace(STARTED, saved=True)
+    frozen = changed(RUNS, frozen=True)
+    assert stopped(saved, frozen) == "suspend"
+    # Its image is complete: that its processes have been killed since changes nothing.
+    assert stopped(saved, changed(NOT_STARTED, status=-9)) == "suspend"
+
+
+def test_one_made_from_an_image_is_paused_whatever_is_there_of_it():
+    restored = replace(STARTED, restored=True)
+    for life in (NOT_STARTED, RUNS, changed(RUNS, frozen=True)):
+        assert stopped(restored, life) is None
+        assert observed(restored, life).paused
+    assert stopped(restored, changed(NOT_STARTED, status=-9)) == "crash"

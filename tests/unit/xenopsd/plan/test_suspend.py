@@ -90,16 +90,23 @@ def test_a_backend_that_cannot_suspend_says_so():
     assert raised.value.facts() == {"what": "suspend", "backend": "simulator"}
 
 
+def test_a_backend_that_cannot_suspend_on_this_host_says_why():
+    there = snapshot("running", features=FEATURES - {"suspend"}, lacking={"suspend": "no criu"})
+    with pytest.raises(Unimplemented) as raised:
+        plan(SUSPEND, there)
+    assert raised.value.facts() == {"what": "suspend (no criu)", "backend": "simulator"}
+
+
 BACK = [
     m.VmCheckImage(image=IMAGE),
     m.VmCreate(),
-    m.VmRestore(image=IMAGE),
     m.VbdPlug(id=DATA.id),
     m.VbdPlug(id=ROOT.id),
     m.VbdPlug(id=BASE.id),
     m.VbdPlug(id=CD.id),
     m.VifPlug(id=ETH0.id),
     m.VifPlug(id=ETH1.id),
+    m.VmRestore(image=IMAGE),
     m.VmCreateDeviceModel(),
     m.PciPlug(id=CARD0.id),
     m.PciPlug(id="vm1/card1"),
