@@ -41,8 +41,9 @@ docs:  ## Build the documentation into build/site; a dead link fails it
 sweep: venv-test  ## Kill the daemon at every point of every operation
 	$(BIN)/python tests/crash/sweep.py
 
-sweep-lxc: venv-test  ## The same with real containers (as root)
+sweep-lxc: venv-test  ## The same with real containers, then 200 random operations (as root; SEED=S)
 	$(BIN)/python tests/crash/containers/sweep.py
+	$(BIN)/python tests/crash/containers/churn.py $(if $(SEED),--seed $(SEED))
 
 soak: venv-test  ## Random operations, faults and kills for so long, and a look for leaks (MINUTES=2 SEED=S)
 	$(BIN)/python tests/soak/run.py --minutes $(or $(MINUTES),2) $(if $(SEED),--seed $(SEED)) \

@@ -25,14 +25,15 @@ class Watch:
         self._thread.start()
 
     def add(self, vm: VmId, place: Place) -> None:
-        """Watch a container's keeper and first process; of one that has ended already it is
-        told at once."""
-        found = [process for process in (locks.holder(str(place.keeper)), _init(place)) if process]
+        """Watch a container's keeper, first process and console; of the former two it is told at
+        once where they have ended already."""
+        vital = [_init(place), locks.holder(str(place.keeper))]
+        console = locks.holder(str(place.console_server))
         with self._lock:
-            for process in found:
+            for process in filter(None, [*vital, console]):
                 self._watched[process] = vm
                 self._epoll.register(process, select.EPOLLIN | select.EPOLLONESHOT)
-        if len(found) < 2:
+        if None in vital:
             self._tell(vm)
 
     def close(self) -> None:

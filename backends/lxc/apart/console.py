@@ -40,21 +40,24 @@ def serve(path: str, owner: int, *, keeper: int) -> int:
     listener.bind(path)
     os.chmod(path, 0o600)
     listener.listen(16)
+    # Before anybody can look for it.
+    lock = locks.take(LOCK)
     parent = os.fork()
     if parent == 0:
         # Nobody's child: liblxc waits for every child of the keeper when a start fails.
         if os.fork() != 0:
             os._exit(0)
         try:
-            _close_others({master, terminal, listener.fileno()})
-            lock = locks.take(LOCK)
             if lock is not None:
+                _close_others({master, terminal, listener.fileno(), lock})
                 locks.sign(lock)
                 _Server(master, terminal, listener, os.pidfd_open(keeper)).run()
         finally:
             os._exit(0)
     os.waitpid(parent, 0)
-    os.close(master)
+    for fd in (master, lock):
+        if fd is not None:
+            os.close(fd)
     listener.close()
     return terminal
 

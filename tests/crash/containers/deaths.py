@@ -146,8 +146,9 @@ class DeathLab(ContainerLab):
         vm = bench.vm
 
         def agrees() -> bool:
-            shown = str(self.client.vm.stat(vm).state.power_state)
-            return self.look(vm).power == shown
+            state, seen = self.client.vm.stat(vm).state, self.look(vm)
+            served = seen.init is not None and bool(self.outside.signed(vm, "console"))
+            return (seen.power, served) == (str(state.power_state), bool(state.consoles))
 
         eventually(agrees, deadline=NOTICE, why=f"the daemon shows that {vm} is {before.power}")
         bench.quiet()
@@ -166,6 +167,10 @@ class DeathLab(ContainerLab):
         self._hold_answers(seen, vm)
         self._hold_instance()
         return word
+
+    def _astray(self) -> list[str]:
+        # Whose deletion was killed goes with the next, or with the next daemon.
+        return [what for what in super()._astray() if not what.startswith("tombstone ")]
 
     def _hold_quiet(self) -> None:
         """That something died is logged, but nothing in the daemon broke."""

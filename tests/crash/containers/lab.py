@@ -155,6 +155,13 @@ class ContainerLab(Lab):
         self._hold_answers(seen, vm)
         return seen
 
+    def _hold_answers(self, seen: Seen, vm: str) -> None:
+        super()._hold_answers(seen, vm)
+        if seen.config is not None:
+            shown = self.client.vm.stat(vm).state.consoles
+            served = seen.init is not None and bool(self.outside.signed(vm, "console"))
+            assert bool(shown) == served, f"consoles: {shown}"
+
     def hold_instance(self) -> None:
         """The same of everything that is not one VM's."""
         self._hold_instance()
@@ -238,7 +245,7 @@ class ContainerLab(Lab):
     def _hold_instance(self) -> None:
         """Nothing is left lying about, nobody else was touched."""
         outside = self.outside
-        eventually(lambda: not outside.astray(), deadline=10.0, why=f"astray: {outside.astray()}")
+        eventually(lambda: not self._astray(), deadline=10.0, why=f"astray: {outside.astray()}")
         store, run_dir = self.daemon.state_dir / "vm", self.daemon.run_dir
         eventually(lambda: not untidy(store, run_dir), why=f"untidy: {untidy(store, run_dir)}")
         diagnostics = self.client.host.get_diagnostics()
@@ -249,6 +256,9 @@ class ContainerLab(Lab):
         if self.bystander is not None:
             assert _steady(self.look(BYSTANDER)) == _steady(self.bystander), "the bystander"
         self._hold_quiet()
+
+    def _astray(self) -> list[str]:
+        return self.outside.astray()
 
     def _use(self, bench: Any) -> None:
         """It still stops, starts, and goes without a trace."""

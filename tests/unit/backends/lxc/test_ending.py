@@ -64,6 +64,20 @@ def test_a_first_process_that_ends_is_told_of(watch, told, place):
     os.close(lock)
 
 
+def test_a_console_that_ends_is_told_of(watch, told, place):
+    locked = [locks.take(str(path)) for path in (place.keeper, place.console_server)]
+    locks.sign(locked[0])
+    with sleeper() as console:
+        place.init.write_text(f"{os.getpid()}\n")
+        place.console_server.write_text(str(console.pid))
+        watch.add("web", place)
+        console.kill()
+        assert told.times(1)
+        assert told.vms == ["web"]
+    for lock in locked:
+        os.close(lock)
+
+
 def test_one_that_has_ended_before_is_told_of_at_once(watch, told, place):
     watch.add("web", place)
     assert told.vms == ["web"]
