@@ -139,7 +139,7 @@ def _confinement(record: Record, place: Place, host: Host) -> Iterable[tuple[str
         yield "lxc.apparmor.profile", "generated"
         yield "lxc.apparmor.allow_nesting", "1" if record.nesting else "0"
     else:
-        # Said: with AppArmor in the kernel and nothing to load profiles with, none fails the start.
+        # Said: with AppArmor in the kernel and nothing that loads profiles, silence fails a start.
         yield "lxc.apparmor.profile", "unconfined"
     sys = "rw" if record.nesting and not record.privileged else "mixed"
     yield "lxc.mount.auto", f"proc:mixed sys:{sys} cgroup:mixed"

@@ -64,11 +64,15 @@ class Layers:
         self._root = root
         self._bury = bury
 
+    def path(self, vbd: Vbd, incarnation: str) -> Path:
+        """Where a VBD's layer is, if it has one."""
+        return self._root / vm_of(vbd.id) / name(vbd, incarnation)
+
     def make(self, vbd: Vbd, incarnation: str, base: Base) -> Path:
         """The layer; made, durably, where it is not there yet.
 
         Raises StorageError for one that was made over another base."""
-        path = self._root / vm_of(vbd.id) / name(vbd, incarnation)
+        path = self.path(vbd, incarnation)
         try:
             _require_base(path, base)
         except FileNotFoundError:

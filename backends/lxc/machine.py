@@ -142,8 +142,8 @@ class Machine:
     def strike(self, vm: VmId, record: Record | None, deadline: float) -> bool:
         """Kill every process of a VM's containers, and the keeper; whether none lives then."""
         paths = {self.names.group(vm)}
-        if record is not None:
-            paths.add(record.group)
+        if record is not None and not record.group.startswith(f"{self.names.group(vm)}/"):
+            paths.add(record.group)  # an adopted one's is its former owner's
         place = self.domains.place(vm)
         for holder in (place.keeper, place.dumper):
             locks.kill(str(holder))

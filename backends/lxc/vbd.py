@@ -6,6 +6,7 @@ from msgspec.structs import replace
 
 from backends import positions
 from backends.interface import Call, Waiting
+from backends.lxc import metering
 from backends.lxc.machine import MicroOps, micro_op
 from backends.lxc.record import ContainerVbd, Life, Record, stopped
 from idl.errors import (
@@ -44,9 +45,21 @@ class VbdOps(MicroOps):
             type=vbd.type,
             unpluggable=vbd.unpluggable,
             config=vbd,
+            device=self._device(record, vbd),
         )
         self._put(call, vm, vbd.id, held)
+        if life.populated:
+            group = self.machine.group(record)
+            metering.meter(group, [*record.vbds.values(), held])
         return None
+
+    def _device(self, record: Record, vbd: Vbd) -> str | None:
+        """The disk that it lies on: with a layer, the layer's."""
+        if vbd.backend is None:
+            return None
+        layer = self.machine.storage.layers.path(vbd, record.incarnation)
+        at = self.machine.place(record).disk(vbd.id)
+        return metering.device(layer if layer.exists() else at)
 
     @micro_op
     def unplug(self, call: Call, vm: Vm, vbd: Vbd, *, force: bool) -> Waiting | None:

@@ -10,7 +10,7 @@ import msgspec
 from msgspec.structs import replace
 
 from backends.interface import Call, Waiting
-from backends.lxc import acknowledgement, config, limits
+from backends.lxc import acknowledgement, config, limits, metering
 from backends.lxc.cgroup import MemoryInUse
 from backends.lxc.clearing import Clearing
 from backends.lxc.layers import LAYERS
@@ -188,6 +188,7 @@ class VmOps(MicroOps):
             machine.strike(vm.id, record, call.deadline)
             raise DoesNotExist(kind="domain", id=vm.id)
         machine.watch.add(vm.id, place)
+        metering.meter(machine.group(record), record.vbds.values())
 
     def _not_started(self, call: Call, vm: Vm) -> None:
         """Nothing of a start that failed runs, and it can be tried again."""

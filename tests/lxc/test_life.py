@@ -11,8 +11,9 @@ from rigs.container import DEAF
 from rigs.containers import ContainerHost, container_host
 from rigs.daemon import eventually
 
+from backends.lxc.metering import device
 from idl.errors import FailedToAcknowledge, FailedToShutdown
-from idl.vbd import Local
+from idl.vbd import Local, Vbd, VbdQos
 from idl.vm import Action, Container, PowerState
 
 
@@ -197,3 +198,31 @@ def test_one_that_ended_while_the_daemon_was_down_is_told_truly(host, web):
     host.daemon.start()
     host.daemon.recovered()
     halted(host, web, "crashed")
+
+
+def test_a_limit_of_a_disk_is_in_force_and_its_figures_are_told(host, web):
+    if device(host.daemon.state_dir) is None:
+        pytest.skip("the state directory is on no disk")
+    limit = 64 << 20
+    host.add(web)
+    disk = host.images.kept / f"{web}-disk"
+    disk.mkdir()
+    host.run(host.client.vm.start(web))
+    init = host.init(web)
+    local = Local(path=str(disk), format="directory")
+    host.client.vbd.add(Vbd(id=f"{web}/data", backend=local, qos=VbdQos(write_bytes=limit)))
+    host.run(host.client.vbd.plug(f"{web}/data"))
+    within = ["nsenter", "-t", str(init.pid), "-U", "-m", "-S", "0", "-G", "0", "/bin/sh", "-c"]
+    script = "dd if=/dev/zero of=/mnt/data/x bs=1M count=4 && sync"
+    subprocess.run([*within, script], check=True, timeout=60)
+    names = ("blkio.throttle.write_bps_device", "io.max")
+    found = [
+        p.read_text() for n in names for p in Path("/sys/fs/cgroup").rglob(n) if web in str(p)
+    ]
+    assert any(str(limit) in text for text in found)
+    disks = {f"{web}/root", f"{web}/data"}
+
+    def sampled() -> bool:
+        return {*host.client.vm.metrics(web)[0].disks} == disks
+
+    eventually(sampled, deadline=60.0, why="it has been sampled")
