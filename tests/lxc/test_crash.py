@@ -29,10 +29,12 @@ def lab() -> Iterator[ContainerLab]:
     # Not in the tests' own directory: sockets have short names, and a container's root passes.
     directory = Path(tempfile.mkdtemp(prefix="crash-"))
     directory.chmod(0o755)
-    lab = ContainerLab(directory / "lab", alone=False)
-    yield lab
-    lab.close()
-    rmtree(directory)
+    try:
+        lab = ContainerLab(directory / "lab", alone=False)
+        yield lab
+        lab.close()
+    finally:
+        rmtree(directory)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

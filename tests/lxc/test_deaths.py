@@ -24,10 +24,12 @@ CASES = (
 def lab() -> Iterator[DeathLab]:
     directory = Path(tempfile.mkdtemp(prefix="deaths-"))
     directory.chmod(0o755)
-    lab = DeathLab(directory / "lab", alone=False)
-    yield lab
-    lab.close()
-    rmtree(directory)
+    try:
+        lab = DeathLab(directory / "lab", alone=False)
+        yield lab
+        lab.close()
+    finally:
+        rmtree(directory)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
