@@ -16,7 +16,7 @@ from backends.lxc.clearing import Clearing
 from backends.lxc.layers import LAYERS
 from backends.lxc.machine import Machine, MicroOps, micro_op
 from backends.lxc.places import Place
-from backends.lxc.record import Life, Record, stopped
+from backends.lxc.record import ContainerVbd, Life, Record, stopped
 from backends.lxc.suspend import Suspension
 from backends.lxc.vif import cable
 from idl.errors import (
@@ -354,9 +354,15 @@ def _adopted(record: Record, machine: Machine, vm: VmId) -> Record:
         vm=vm,
         instance=machine.instance,
         state=str(machine.storage.state),
-        vbds={f"{vm}/{name_of(id)}": replace(vbd, config=None) for id, vbd in record.vbds.items()},
+        vbds={f"{vm}/{name_of(id)}": _renamed(vbd, vm) for id, vbd in record.vbds.items()},
         vifs={f"{vm}/{name_of(id)}": vif for id, vif in record.vifs.items()},
     )
+
+
+def _renamed(vbd: ContainerVbd, vm: VmId) -> ContainerVbd:
+    if vbd.config is None:
+        return vbd
+    return replace(vbd, config=replace(vbd.config, id=f"{vm}/{name_of(vbd.config.id)}"))
 
 
 def _guest(vm: Vm) -> Container:
