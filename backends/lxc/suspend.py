@@ -17,7 +17,7 @@ import msgspec
 from msgspec.structs import replace
 
 from backends.interface import Call, Waiting
-from backends.lxc import grouping, idmap, image, limits, vif
+from backends.lxc import grouping, idmap, image, limits, metering, vif
 from backends.lxc.apart import checkpoint, locks, syscalls
 from backends.lxc.cgroup import Group
 from backends.lxc.image import Facts
@@ -274,6 +274,7 @@ class Suspension:
             self._attend(call, record, ours)
         machine.group(record).freeze(call.deadline)
         machine.watch.add(record.vm, place)
+        metering.meter(machine.group(record), record.vbds.values())
 
     def _attend(self, call: Call, record: Record, talk: socket.socket) -> None:
         """Connect the container when CRIU has made its namespaces, and see it through."""
