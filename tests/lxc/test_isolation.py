@@ -68,6 +68,8 @@ class Probe:
 
     def destroy(self) -> None:
         assert self.backend.vm.destroy(self.call("vm_destroy"), self.vm) is None
+        # The next one is not to find what this one has written.
+        self.backend.vm.remove(self.call("vm_remove_layers"), self.vm.id, [self.root])
 
     def record(self):
         return self.backend.vm.machine.record(self.vm.id)

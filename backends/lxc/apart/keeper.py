@@ -14,7 +14,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from backends.lxc.apart import console, locks
+from backends.lxc.apart import console, locks, syscalls
 
 #: What the hook before init's first instruction makes: init's pid, and word of it.
 INIT = "init"
@@ -169,9 +169,8 @@ def _keep(directory: str, name: str, init: list[str] | None, first_id: int, lock
     for fd in (0, 1, 2):
         os.dup2(terminal, fd)
     os.close(terminal)
-    for changed in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGPIPE, signal.SIGXFSZ):
-        # Ours to ignore, or Python's: a program in the container would inherit it.
-        signal.signal(changed, signal.SIG_DFL)
+    # What we ignore, or Python, or who started the daemon: a program in there would inherit it.
+    syscalls.default_signals()
     code = exit_code(_run(directory, name, init))
     partial = f".{STATUS}"
     Path(partial).write_text(json.dumps({"code": code}))

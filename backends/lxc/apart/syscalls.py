@@ -65,6 +65,9 @@ _FSMOUNT = 432
 _OPENAT2 = 437
 _MOUNT_SETATTR = 442
 
+#: This one is older than that.
+_RT_SIGACTION = {"x86_64": 13, "aarch64": 134}
+
 #: `_LINUX_CAPABILITY_VERSION_3`.
 _CAPABILITIES = 0x20080522
 
@@ -196,6 +199,14 @@ def setns(fd: int, kind: int = 0) -> None:
 def unshare(flags: int) -> None:
     """As unshare does."""
     _checked("unshare", _libc.unshare(flags))
+
+
+def default_signals() -> None:
+    """Have every signal do what it does by default, those too that the C library keeps for
+    itself: who started the daemon may have ignored them."""
+    for number in set(range(1, 65)) - {signal.SIGKILL, signal.SIGSTOP}:
+        # A handler of 0, no flags, nothing blocked meanwhile.
+        _syscall("rt_sigaction", _RT_SIGACTION[os.uname().machine], number, bytes(32), None, 8)
 
 
 def die_with_parent(parent: int) -> None:

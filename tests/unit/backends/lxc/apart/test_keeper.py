@@ -1,6 +1,8 @@
 """What liblxc says of an end."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -30,3 +32,28 @@ def test_what_another_keeper_has_started_is_told(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "init").write_text("42\n")
     assert await_other(0.05) == 42
+
+
+def test_no_signal_stays_ignored_not_even_the_c_librarys_own():
+    """32 is one of those: it was found ignored by what had started the daemon."""
+    ignoring = (
+        "import ctypes, struct, sys; libc = ctypes.CDLL(None)\n"
+        "from backends.lxc.apart import syscalls\n"
+        "number = syscalls._RT_SIGACTION[__import__('os').uname().machine]\n"
+        "ignored = struct.pack('QQQQ', 1, 0, 0, 0)\n"
+        "for signal in (1, 13, 32):\n"
+        "    assert libc.syscall(number, signal, ignored, None, 8) == 0\n"
+        "if sys.argv[1] == 'default': syscalls.default_signals()\n"
+        "print([l for l in open('/proc/self/status') if l.startswith('SigIgn')][0].split()[1])\n"
+    )
+    found = [
+        int(
+            subprocess.run(
+                [sys.executable, "-c", ignoring, what], check=True, capture_output=True, text=True
+            ).stdout,
+            16,
+        )
+        for what in ("as it is", "default")
+    ]
+    assert found[0] & (1 << 31 | 1 << 12 | 1)
+    assert found[1] == 0
