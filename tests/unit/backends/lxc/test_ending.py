@@ -1,8 +1,10 @@
 """Word of processes that end."""
 
 import os
+import signal
 import subprocess
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -92,3 +94,23 @@ def test_nothing_watched_is_left_open(told, place):
         found.close()
         init.kill()
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_a_keeper_that_hangs_is_killed_once_its_container_has_ended(told, place):
+    watch = Watch(told.tell, grace=0.1)
+    lock = locks.take(str(place.keeper))
+    pid = os.fork()
+    if pid == 0:
+        locks.sign(lock)
+        signal.pause()
+    os.close(lock)
+    deadline = time.monotonic() + LIMIT
+    while not place.keeper.read_text():
+        assert time.monotonic() < deadline
+    with sleeper() as init:
+        place.init.write_text(f"{init.pid}\n")
+        watch.add("web", place)
+        init.kill()
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+    assert told.times(2)
+    watch.close()
