@@ -40,8 +40,14 @@ class Holder(Struct, frozen=True, kw_only=True):
     state_dir: str
 
     def has(self, vm: VmId) -> bool:
-        """Whether its store has the VM, readable or not."""
-        return self._path(vm).exists()
+        """Whether its store has the VM, readable or not. A directory that a crash has left
+        before anything was written into it is no VM."""
+        try:
+            return any(not entry.name.startswith(".") for entry in self._path(vm).iterdir())
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True  # in doubt it has
 
     def has_recorded(self, vm: VmId) -> bool:
         """Whether its store has the VM's record: the last thing to be written of it."""

@@ -50,6 +50,18 @@ def test_a_claim_is_void_when_its_store_has_the_vm_no_more(tmp_path):
     assert owners(tmp_path) == {"a": "two"}
 
 
+def test_an_addition_cut_before_its_record_leaves_no_owner(tmp_path):
+    """The directory was made, and at most a temporary file in it."""
+    for vm, left in (("a", None), ("b", ".config.json.tmp")):
+        take(claims(tmp_path, "one"), vm)
+        directory = tmp_path / "one" / "vm" / vm
+        directory.mkdir(parents=True)
+        if left:
+            (directory / left).write_text("{")
+        take(claims(tmp_path, "two"), vm)
+    assert owners(tmp_path) == {"a": "two", "b": "two"}
+
+
 def test_only_what_is_mine_and_gone_is_given_back(tmp_path):
     one = claims(tmp_path, "one")
     take(one, "a")
