@@ -92,6 +92,7 @@ def test_a_vm_that_cannot_be_observed_is_recorded_all_the_same(core):
 def test_a_vm_that_another_instance_has_is_refused(core, tmp_path):
     other = tmp_path / "other"
     (other / "vm" / "vm1").mkdir(parents=True)
+    (other / "vm" / "vm1" / "config.json").write_text("{}")
     with Claims(core.directory / "run", "second", other).taking("vm1"):
         pass
     error = core.done(ADD).error
