@@ -10,6 +10,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from backends.durable import sync
 from idl.errors import StorageError
 
 
@@ -29,7 +30,7 @@ def move(source: Path, target: Path, *, timeout: float) -> None:
         _copy_whole(source, _partial(target), timeout)
         # From here on the copy counts.
         source.rename(_gone(source))
-        _sync(source.parent)
+        sync(source.parent)
     _finish(source, target)
 
 
@@ -44,7 +45,7 @@ def _finish(source: Path, target: Path) -> None:
     if gone.exists():
         if partial.exists():
             partial.rename(target)
-            _sync(target.parent)
+            sync(target.parent)
         _remove(gone)
 
 
@@ -73,8 +74,8 @@ def _renamed(source: Path, target: Path) -> bool:
         if error.errno != errno.EXDEV:
             raise
         return False
-    _sync(target.parent)
-    _sync(source.parent)
+    sync(target.parent)
+    sync(source.parent)
     return True
 
 
@@ -96,11 +97,3 @@ def _copy(source: Path, target: Path, timeout: float) -> None:
 def _remove(path: Path) -> None:
     if path.exists():
         shutil.rmtree(path)
-
-
-def _sync(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -16,8 +16,8 @@ from typing import IO, Protocol, cast
 
 import msgspec
 
+from backends.durable import sync
 from backends.lxc.record import Record
-from backends.lxc.tombstones import sync
 from idl.decoding import decoder
 from idl.errors import ImageInvalid
 

@@ -18,8 +18,8 @@ from typing import Protocol
 import msgspec
 
 from backends import parcel
+from backends.durable import sync
 from backends.lxc.sources import Identity
-from backends.lxc.tombstones import sync
 from idl.decoding import decoder
 from idl.errors import StorageError
 from idl.ids import DeviceId, VmId, name_of, vm_of

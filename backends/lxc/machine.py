@@ -1,16 +1,15 @@
 """The host as one instance sees it, and the frame around each micro-op."""
 
-import functools
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar
 
 import msgspec
 
+from backends.frame import Frame
 from backends.interface import Call, Waiting
 from backends.lxc import limits
 from backends.lxc.apart import locks
@@ -26,9 +25,6 @@ from backends.lxc.spawner import Spawner
 from backends.lxc.storage import Storage
 from idl.errors import BadPowerState, DoesNotExist, HypervisorError
 from idl.ids import VmId
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 
 @dataclass(slots=True)
@@ -186,23 +182,12 @@ class MicroOps:
         self.machine = machine
 
 
-M = TypeVar("M", bound=MicroOps)
+def _not_cancelled(_ops: MicroOps, call: Call) -> None:
+    call.checkpoint()
 
 
-def micro_op(
-    method: Callable[Concatenate[M, Call, P], R],
-) -> Callable[Concatenate[M, Call, P], R]:
-    """Turn what the system refuses into a HypervisorError."""
-
-    @functools.wraps(method)
-    def carry_out(self: M, call: Call, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        call.checkpoint()
-        try:
-            return method(self, call, *args, **kwargs)
-        except OSError as error:
-            raise HypervisorError(call=call.micro_op, reason=str(error)) from error
-
-    return carry_out
+#: One that was cancelled before it began has no effect.
+micro_op = Frame(_not_cancelled)
 
 
 def processes_end(timeout: float = 60.0) -> Waiting:

@@ -2,12 +2,12 @@
 of a micro-op. It is gone from its place at once.
 """
 
-import os
 import threading
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
+from backends.durable import sync
 from backends.lxc.spawner import Job, Spawner
 
 
@@ -54,12 +54,3 @@ class Tombstones:
             self._jobs.remove(job)
             self._spawner.forget(str(self._directory), job)
             job.__exit__()
-
-
-def sync(directory: Path) -> None:
-    """Put a directory's entries to the disk."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from backends.durable import sync
 from backends.simulator.record import Record
 from idl.decoding import decoder
 from idl.errors import ImageInvalid, StorageError
@@ -107,7 +108,7 @@ def _write_whole(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-        _sync_directory(path.parent)
+        sync(path.parent)
     except OSError:
         partial.unlink(missing_ok=True)
         raise
@@ -125,11 +126,3 @@ def drop(path: Path) -> None:
 
 def _partial(path: Path) -> Path:
     return path.with_name(f"{path.name}.partial")
-
-
-def _sync_directory(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -1,21 +1,17 @@
 """The simulated machine that every micro-op works on, and the frame around each of them."""
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Concatenate, ParamSpec, TypeVar
 
+from backends.frame import Frame
 from backends.interface import Call
 from backends.simulator.faults import Faults
 from backends.simulator.layers import Layers
 from backends.simulator.ledger import Ledger
 from backends.simulator.record import Record
 from backends.simulator.world import World, no_domain
-from idl.errors import HypervisorError
 from idl.ids import VmId
 
-P = ParamSpec("P")
-R = TypeVar("R")
 Edit = Callable[[Record], Record]
 
 
@@ -84,21 +80,9 @@ class MicroOps:
         self.machine = machine
 
 
-M = TypeVar("M", bound=MicroOps)
+def _meet_faults(ops: MicroOps, call: Call) -> None:
+    ops.machine.faults.meet(call)
 
 
-def micro_op(
-    method: Callable[Concatenate[M, Call, P], R],
-) -> Callable[Concatenate[M, Call, P], R]:
-    """Let a micro-op meet its faults first, and turn what the files refuse into a
-    HypervisorError."""
-
-    @functools.wraps(method)
-    def carry_out(self: M, call: Call, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        self.machine.faults.meet(call)
-        try:
-            return method(self, call, *args, **kwargs)
-        except OSError as error:
-            raise HypervisorError(call=call.micro_op, reason=str(error)) from error
-
-    return carry_out
+#: A micro-op meets its faults first.
+micro_op = Frame(_meet_faults)

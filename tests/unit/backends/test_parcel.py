@@ -71,7 +71,7 @@ def test_what_was_there_before_goes(places):
     holds(source, target)
 
 
-@pytest.mark.parametrize("step", ["_copy", "_sync", "_remove"])
+@pytest.mark.parametrize("step", ["_copy", "sync", "_remove"])
 @pytest.mark.parametrize("times", [1, 2, 3])
 def test_cut_anywhere_it_is_carried_on(places, monkeypatch, step, times):
     source, target = places
@@ -97,7 +97,7 @@ def test_cut_anywhere_it_is_carried_on(places, monkeypatch, step, times):
     assert not parcel.waits(source)
 
 
-@pytest.mark.parametrize("step", ["_copy", "_sync", "_remove"])
+@pytest.mark.parametrize("step", ["_copy", "sync", "_remove"])
 @pytest.mark.parametrize("times", [1, 2, 3])
 def test_cut_anywhere_it_is_taken_back(places, monkeypatch, step, times):
     source, target = places

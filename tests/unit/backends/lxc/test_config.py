@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
+from rigs.records import container
 
 from backends.lxc.config import Host, render, require, root_of, seccomp
 from backends.lxc.places import Place
@@ -12,19 +13,7 @@ from idl.errors import InvalidParameter
 from idl.vbd import Local
 from idl.vm import Container, Vm
 
-RECORD = Record(
-    id="7",
-    name="web",
-    vm="web",
-    instance="default",
-    incarnation="i1",
-    created=1.0,
-    first_id=1_879_048_192,
-    group="xenopsd/default/web/i1",
-    marked="xenopsd default web ",
-    state="/state/lxc",
-    memory_target=2**26,
-    memory_limit=2**27,
+RECORD = container(
     built=True,
     vcpus=1,
     hostname="web",

@@ -2,25 +2,14 @@
 
 import pytest
 from msgspec.structs import replace
+from rigs.records import container
 
 from backends.lxc.domains import Domains
 from backends.lxc.plugin import IDS
-from backends.lxc.record import Record
 from idl.errors import AlreadyExists, HypervisorError
 
-RECORD = Record(
+RECORD = container(
     id="1",
-    name="web",
-    vm="web",
-    instance="default",
-    incarnation="i1",
-    created=1.0,
-    first_id=0,
-    group="xenopsd/default/web/i1",
-    marked="xenopsd default web ",
-    state="/state/lxc",
-    memory_target=1,
-    memory_limit=1,
 )
 
 

@@ -2,26 +2,13 @@
 
 import pytest
 from msgspec.structs import replace
+from rigs.records import container
 
 from backends.lxc import image
 from backends.lxc.image import Facts
-from backends.lxc.record import Record
 from idl.errors import ImageInvalid
 
-RECORD = Record(
-    id="7",
-    name="web",
-    vm="web",
-    instance="default",
-    incarnation="i1",
-    created=1.0,
-    first_id=1_879_048_192,
-    group="xenopsd/default/web/i1",
-    marked="xenopsd default web ",
-    state="/state/lxc",
-    memory_target=2**26,
-    memory_limit=2**27,
-)
+RECORD = container()
 FACTS = Facts(record=RECORD, terminals=["tty[8800:18]"], mounts={"vbd.data": "/mnt/data"})
 FILES = {"core-1.img": b"core", "pages-1.img": bytes(range(256)) * 9000, "empty.img": b""}
 

@@ -4,24 +4,12 @@ from dataclasses import replace as changed
 
 import pytest
 from msgspec.structs import replace
+from rigs.records import container
 
-from backends.lxc.record import NOT_STARTED, ContainerVbd, Life, Record, observed, reason, stopped
+from backends.lxc.record import NOT_STARTED, ContainerVbd, Life, observed, reason, stopped
 from idl.vbd import Local
 
-RECORD = Record(
-    id="7",
-    name="web",
-    vm="web",
-    instance="default",
-    incarnation="i1",
-    created=1.0,
-    first_id=1_879_048_192,
-    group="xenopsd/default/web/i1",
-    marked="xenopsd default web ",
-    state="/state/lxc",
-    memory_target=2**26,
-    memory_limit=2**27,
-)
+RECORD = container()
 STARTED = replace(RECORD, built=True, started=True, vcpus=2)
 RUNS = Life(populated=True, kept=True, cpu_seconds=1.5, memory_used=2**20, console="/c.sock")
 

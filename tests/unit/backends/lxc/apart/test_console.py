@@ -29,10 +29,19 @@ def terminal(tmp_path, monkeypatch) -> Iterator[int]:
     keeper.wait()
     os.close(found)
     end = time.monotonic() + DEADLINE
-    server = int(Path("console").read_text())
-    while Path(f"/proc/{server}").exists():
+    process = Path(f"/proc/{server()}")
+    while process.exists():
         assert time.monotonic() < end, "it does not end with its terminal"
         select.select([], [], [], 0.01)
+
+
+def server() -> int:
+    """Who serves the terminal: it signs a moment after it has begun."""
+    end = time.monotonic() + DEADLINE
+    while not (signature := Path("console").read_text()):
+        assert time.monotonic() < end, "nobody signs for the terminal"
+        select.select([], [], [], 0.01)
+    return int(signature)
 
 
 @pytest.fixture
@@ -105,15 +114,15 @@ def test_who_types_and_leaves_at_once_is_heard(terminal, attach):
 
 
 def test_who_leaves_while_something_is_said_disturbs_nobody(terminal, attach):
-    server = int(Path("console").read_text())
+    serves = server()
     other, leaving = attach(), attach()
     os.write(terminal, b"a")
     assert read(other.fileno(), 1) == read(leaving.fileno(), 1) == b"a"
     # Both are found at the same moment.
-    os.kill(server, signal.SIGSTOP)
+    os.kill(serves, signal.SIGSTOP)
     leaving.close()
     os.write(terminal, b"b")
-    os.kill(server, signal.SIGCONT)
+    os.kill(serves, signal.SIGCONT)
     assert read(other.fileno(), 1) == b"b"
     other.sendall(b"c")
     assert read(terminal, 1) == b"c"
