@@ -21,9 +21,11 @@ import msgspec
 from backends.lxc.apart import locks
 from idl.errors import Cancelled, DeadlineExceeded, HypervisorError
 
-#: Seconds that the server has to start, and then to fork a job, before it is taken for hung.
+#: Seconds that the server has to start, and then to fork a job, before it is taken for hung;
+#: and to end once it is killed.
 START = 60.0
 FORK = 8.0
+END = 8.0
 
 PACKET = 1 << 16
 
@@ -154,10 +156,14 @@ class _Server:
         return Job(name, ours)
 
     def stop(self) -> None:
-        """End it, and with it every job."""
+        """End it, and with it every job.
+
+        One that the kernel holds fast is left to it: the lock that it has keeps the next
+        server waiting, and its child is reaped when another is started."""
         self._requests.close()
         self._process.kill()
-        self._process.wait()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(END)
 
 
 class Spawner:

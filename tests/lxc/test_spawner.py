@@ -4,6 +4,8 @@ import errno
 import fcntl
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +18,14 @@ from backends.lxc.spawner import Spawner
 from idl.errors import Cancelled, DeadlineExceeded
 
 LIMIT = 30.0
+
+#: Traces a process (PTRACE_SEIZE), and lets it go when it is killed.
+HOLDS = """
+import ctypes, sys
+ptrace = ctypes.CDLL(None).ptrace
+print(ptrace(0x4206, int(sys.argv[1]), None, None), flush=True)
+sys.stdin.read()
+"""
 
 
 @pytest.fixture
@@ -104,6 +114,30 @@ def test_a_server_that_dies_or_hangs_is_replaced(spawner, lock, how):
     os.kill(old, how)
     assert version(spawner)
     assert server(lock) != old
+
+
+@pytest.fixture
+def held(spawner, lock) -> Iterator[int]:
+    """A server whose end comes only when another process has seen it."""
+    pid = server(lock)
+    with subprocess.Popen(
+        [sys.executable, "-I", "-c", HOLDS, str(pid)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as tracer:
+        assert tracer.stdout is not None
+        assert tracer.stdout.readline() == b"0\n"
+        yield pid
+        tracer.kill()
+
+
+def test_a_server_that_cannot_end_is_not_waited_for(spawner, held, monkeypatch):
+    monkeypatch.setattr("backends.lxc.spawner.END", 0.1)
+    closing = threading.Thread(target=spawner.close, daemon=True)
+    closing.start()
+    closing.join(LIMIT)
+    assert not closing.is_alive()
+    assert os.waitid(os.P_PID, held, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
 
 
 def test_a_new_daemon_ends_what_the_former_one_left(spawner, lock, endless):
