@@ -274,8 +274,11 @@ class VmOps(MicroOps):
         log = place.log.read_text(errors="replace") if place.log.exists() else ""
         left = {"record": record, "life": life, "log": log.splitlines()[-100:]}
         partial = path.with_name(f".{path.name}.partial")
-        partial.write_bytes(msgspec.json.format(msgspec.json.encode(left)) + b"\n")
-        partial.replace(path)
+        try:
+            partial.write_bytes(msgspec.json.format(msgspec.json.encode(left)) + b"\n")
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
 
     @micro_op
     def set_vcpus(self, call: Call, vm: Vm, vcpus: int) -> None:

@@ -895,3 +895,12 @@ def test_what_is_left_of_a_guest_can_be_kept(subject, tmp_path):
         subject.backend.vm.coredump(subject.call("vm_coredump"), subject.vm, core)
         assert core.stat().st_size > 0
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["core"]
+
+
+def test_what_of_a_guest_cannot_be_kept_leaves_nothing(subject, tmp_path):
+    subject.started()
+    core = tmp_path / "core"
+    core.mkdir()
+    with pytest.raises(XenopsError):
+        subject.backend.vm.coredump(subject.call("vm_coredump"), subject.vm, core)
+    assert not [path.name for path in tmp_path.iterdir() if path.is_file()]
