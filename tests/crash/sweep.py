@@ -152,6 +152,17 @@ def in_process(jobs: int) -> Result:
     return Result(Case(everything), failure=done.stdout if done.returncode else "")
 
 
+def conclude(results: Sequence[Result], seconds: float, passing: Path | None) -> int:
+    """Say how it went, and remove a directory that only failures are looked up in; the exit
+    status is 1 when a case failed, or there was none."""
+    failed = [r for r in results if r.failure]
+    if not failed and passing is not None:
+        shutil.rmtree(passing)
+    print(f"{len(results)} cases in {seconds:.0f} s")
+    print(f"{len(results) - len(failed)} passed, {len(failed)} failed")
+    return 1 if failed or not results else 0
+
+
 def main() -> int:
     """Run the sweep; the status is 1 when a case failed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -174,12 +185,7 @@ def main() -> int:
     if not args.only:
         results.append(in_process(os.cpu_count() or 1))
         print(results[-1].failure)
-    failed = [r for r in results if r.failure]
-    if not failed and not args.directory:
-        shutil.rmtree(directory)
-    print(f"{len(results)} cases in {time.monotonic() - began:.0f} s")
-    print(f"{len(results) - len(failed)} passed, {len(failed)} failed")
-    return 1 if failed or not results else 0
+    return conclude(results, time.monotonic() - began, None if args.directory else directory)
 
 
 if __name__ == "__main__":

@@ -2,16 +2,13 @@
 what it should."""
 
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
-from shutil import rmtree
 
 import pytest
 from crash.bench import Case
 from crash.containers.cases import OPERATIONS
-from crash.containers.lab import ContainerLab
+from crash.containers.lab import ContainerLab, opened
 
 BY_NAME = {operation.name: operation for operation in OPERATIONS}
 
@@ -26,15 +23,8 @@ CASES = (
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[ContainerLab]:
-    # Not in the tests' own directory: sockets have short names, and a container's root passes.
-    directory = Path(tempfile.mkdtemp(prefix="crash-"))
-    directory.chmod(0o755)
-    try:
-        lab = ContainerLab(directory / "lab", alone=False)
+    with opened(ContainerLab) as lab:
         yield lab
-        lab.close()
-    finally:
-        rmtree(directory)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -1,13 +1,11 @@
 """Some deaths of what is beside the daemon (`make sweep-lxc` has them all)."""
 
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
-from shutil import rmtree
 
 import pytest
 from crash.containers.cases import OPERATIONS
 from crash.containers.deaths import Death, DeathLab, idle
+from crash.containers.lab import opened
 
 START = next(operation for operation in OPERATIONS if operation.name == "VM.start")
 
@@ -22,14 +20,8 @@ CASES = (
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[DeathLab]:
-    directory = Path(tempfile.mkdtemp(prefix="deaths-"))
-    directory.chmod(0o755)
-    try:
-        lab = DeathLab(directory / "lab", alone=False)
+    with opened(DeathLab) as lab:
         yield lab
-        lab.close()
-    finally:
-        rmtree(directory)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

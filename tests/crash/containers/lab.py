@@ -3,12 +3,14 @@
 import shutil
 import signal
 import subprocess
+import tempfile
 import threading
 import uuid
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from crash.bench import BYSTANDER, Lab
 from crash.cases import Bench
@@ -26,6 +28,8 @@ from xenopsd.configure import derived_mac
 BEAT = 20.0
 
 _images = threading.Lock()
+
+Kind = TypeVar("Kind", bound="ContainerLab")
 
 
 @dataclass(frozen=True)
@@ -280,6 +284,22 @@ class ContainerLab(Lab):
         left = self.outside.nothing_of(vm)
         assert not left, f"left of it: {left}"
         self._hold_instance()
+
+
+@contextmanager
+def opened(kind: type[Kind]) -> Iterator[Kind]:
+    """A lab for several cases, and nothing of it at the end."""
+    # Not in the tests' own directory: sockets have short names, and a container's root passes.
+    directory = Path(tempfile.mkdtemp(prefix="crash-"))
+    directory.chmod(0o755)
+    try:
+        lab = kind(directory / "lab", alone=False)
+        try:
+            yield lab
+        finally:
+            lab.close()
+    finally:
+        shutil.rmtree(directory)
 
 
 def recorded(bed: Bed) -> None:

@@ -11,7 +11,6 @@ recovery are the core's, whatever the backend. Needs root.
 
 import argparse
 import os
-import shutil
 import signal
 import sys
 import tempfile
@@ -26,7 +25,7 @@ from crash.cases import Operation
 from crash.containers.cases import OPERATIONS
 from crash.containers.deaths import DeathLab, deaths
 from crash.containers.lab import ContainerLab
-from crash.sweep import Sweep, single_kills
+from crash.sweep import Sweep, conclude, single_kills
 from crash.table import text
 
 #: How many moments of an operation something beside the daemon dies at.
@@ -80,12 +79,7 @@ def main() -> int:
     died = die(directory / "deaths", args.jobs, results)
     print("\n".join(f"    {r.case} -> {r.word}; {r.task}" for r in died))
     results += died
-    failed = [r for r in results if r.failure]
-    if not failed and not args.directory:
-        shutil.rmtree(directory)
-    print(f"{len(results)} cases in {time.monotonic() - began:.0f} s")
-    print(f"{len(results) - len(failed)} passed, {len(failed)} failed")
-    return 1 if failed or not results else 0
+    return conclude(results, time.monotonic() - began, None if args.directory else directory)
 
 
 if __name__ == "__main__":
