@@ -12,7 +12,7 @@ from rigs.containers import ContainerHost, container_host
 from rigs.daemon import eventually
 
 from backends.lxc.metering import device
-from idl.errors import FailedToAcknowledge, FailedToShutdown
+from idl.errors import FailedToAcknowledge, FailedToShutdown, HypervisorError
 from idl.vbd import Local, Vbd, VbdQos
 from idl.vm import Action, Container, PowerState
 
@@ -67,6 +67,19 @@ def test_a_guest_that_reboots_is_another_incarnation(host, web):
     host.init(web).obey("reboot")
     reborn(host, web, before.incarnation)
     assert host.state(web).domain_ids != before.domain_ids
+
+
+def test_a_guest_without_the_init_named_does_not_start(host, web):
+    host.add(web, guest=Container(init=["/bin/nothere"]))
+    with pytest.raises(HypervisorError, match=r'No such file .* exec "/bin/nothere"'):
+        host.run(host.client.vm.start(web))
+    halted(host, web, "")
+
+
+def test_a_guest_whose_init_is_quick_has_started(host, web):
+    host.add(web, guest=Container(init=["/bin/sh", "-c", "exit 3"]))
+    host.run(host.client.vm.start(web))
+    halted(host, web, "crashed")
 
 
 def test_a_guest_that_crashes_is_halted(host, web):

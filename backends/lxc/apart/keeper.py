@@ -22,6 +22,9 @@ STARTED = "started"
 KEEPER = "keeper"
 STATUS = "status"
 
+#: Linux's PF_FORKNOEXEC.
+_FORKED_ONLY = 0x40
+
 _Pointer = ctypes.c_void_p
 
 
@@ -129,7 +132,7 @@ def _await(pid: int, word: int, seconds: float) -> int:
     poll.register(keeper, select.POLLIN)
     ready = {fd for fd, _ in poll.poll(seconds * 1000)}
     if word in ready:
-        return int(Path(INIT).read_text())
+        return _await_execution(int(Path(INIT).read_text()), keeper, seconds)
     signal.pidfd_send_signal(keeper, signal.SIGKILL)
     if not ready:
         what = f"the container has not started within {seconds:.0f} s"
@@ -137,17 +140,50 @@ def _await(pid: int, word: int, seconds: float) -> int:
     raise OSError(None, f"the container has not started: {_last_words()}")
 
 
+def _await_execution(init: int, keeper: int, seconds: float) -> int:
+    """The word comes right before liblxc executes init, and nothing tells whether it could."""
+    ended = select.poll()
+    ended.register(keeper, select.POLLIN)
+    for _ in range(int(seconds * 1000) + 1):
+        if executed(init):
+            return init
+        if ended.poll(1):
+            return _ended(init)
+    raise TimeoutError(f"init was not executed within {seconds:.0f} s")
+
+
+def _ended(init: int) -> int:
+    """Of a container without a keeper: an init that was quick has left its status."""
+    if os.path.exists(STATUS):
+        return init
+    raise OSError(None, f"the container has not started: {_last_words()}")
+
+
+def executed(pid: int) -> bool:
+    """Whether a process runs a program of its own, or did until its end; not once it is gone."""
+    try:
+        # The name, in parentheses, may contain anything.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return not int(fields[6]) & _FORKED_ONLY
+
+
 def await_other(seconds: float) -> int:
     """The start that another keeper is at, begun before its daemon died: init's pid.
 
     Raises OSError, TimeoutError after `seconds`."""
     poll = select.poll()
+    init = 0
     for _ in range(int(seconds * 100) + 1):
+        # Before the rest: what it leaves is there once it holds the lock no more.
         alive = locks.held(KEEPER)
         with contextlib.suppress(FileNotFoundError, ValueError):
-            return int(Path(INIT).read_text())
+            init = int(Path(INIT).read_text())
+            if executed(init):
+                return init
         if not alive:
-            raise OSError(None, f"the container has not started: {_last_words()}")
+            return _ended(init)
         poll.poll(10)
     raise TimeoutError(f"the container has not started within {seconds:.0f} s")
 
@@ -171,10 +207,11 @@ def _keep(directory: str, name: str, init: list[str] | None, first_id: int, lock
     os.close(terminal)
     # What we ignore, or Python, or who started the daemon: a program in there would inherit it.
     syscalls.default_signals()
-    code = exit_code(_run(directory, name, init))
-    partial = f".{STATUS}"
-    Path(partial).write_text(json.dumps({"code": code}))
-    os.rename(partial, STATUS)
+    ended = _run(directory, name, init)
+    if ended is not None:
+        partial = f".{STATUS}"
+        Path(partial).write_text(json.dumps({"code": exit_code(ended)}))
+        os.rename(partial, STATUS)
     os._exit(0)
 
 
@@ -183,8 +220,9 @@ def exit_code(error_num: int) -> int:
     return -(error_num >> 8) if error_num & 0x7F else error_num >> 8
 
 
-def _run(directory: str, name: str, init: list[str] | None) -> int:
-    """Until the container has ended: what liblxc says of its end."""
+def _run(directory: str, name: str, init: list[str] | None) -> int | None:
+    """Until the container has ended: what liblxc says of its end; None where init, which may
+    not exist, was not executed."""
     container = _library.lxc_container_new(name.encode(), directory.encode())
     if not container:
         raise OSError(None, "liblxc makes no container")
@@ -195,5 +233,5 @@ def _run(directory: str, name: str, init: list[str] | None) -> int:
     arguments = None
     if init is not None:
         arguments = (ctypes.c_char_p * (len(init) + 1))(*(one.encode() for one in init), None)
-    held.start(container, 0, arguments)
-    return int(held.error_num)
+    started = held.start(container, 0, arguments)
+    return int(held.error_num) if started else None
