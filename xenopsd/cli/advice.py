@@ -44,6 +44,9 @@ _GOALS = {
     "suspend": "suspended",
 }
 
+#: What these have no parameters for is wrong with the VM.
+_STARTS = ("start", "reboot", "resume", "unpause")
+
 
 def next_step(error: BaseException, about: About | None = None) -> str | None:
     """The command that helps on, or None. Where nothing tells which VM, it says VM."""
@@ -78,6 +81,8 @@ def _usage(error: errors.InvalidParams | errors.InvalidParameter, about: About) 
         return "xenops describe tells what each call takes"
     if about.command == "call":
         return f"xenops describe {about.method} tells what it takes"
+    if about.command in _STARTS and about.vm and isinstance(error, errors.InvalidParameter):
+        return f"xenops show {about.vm}; mend its record, then repeat the command"
     return f"xenops {about.command} --help"
 
 

@@ -54,6 +54,37 @@ SECTIONS = {
 }
 
 
+#: What other tools of this kind call what is here, too. Nothing that is spelled alike means it.
+ELSEWHERE = {
+    "attach": "console",
+    "config": "set",
+    "create": "add",
+    "define": "add",
+    "delete": "remove",
+    "enter": "console",
+    "exec": "console",
+    "freeze": "pause",
+    "info": "show",
+    "kill": "shutdown",
+    "log": "explain",
+    "logs": "explain",
+    "ls": "list",
+    "modify": "set",
+    "monitor": "events",
+    "ps": "list",
+    "restart": "reboot",
+    "restore": "resume",
+    "rm": "remove",
+    "run": "start",
+    "save": "suspend",
+    "shell": "console",
+    "status": "show",
+    "stop": "shutdown",
+    "undefine": "remove",
+    "unfreeze": "unpause",
+}
+
+
 class Xenops(click.Group):
     """Says every failure in one sentence, with the next step."""
 
@@ -69,6 +100,13 @@ class Xenops(click.Group):
             if failure.advice:
                 click.echo(f"  next: {ctx.obj.typed(failure.advice)}", err=True)
             ctx.exit(failure.code)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] in ELSEWHERE and not ctx.resilient_parsing:
+            ctx.fail(f"No such command '{args[0]}'. Here it is 'xenops {ELSEWHERE[args[0]]}'.")
+        return super().resolve_command(ctx, args)
 
     def format_commands(
         self,

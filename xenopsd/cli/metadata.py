@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     "nics",
     multiple=True,
     metavar="BRIDGE[,KEY=VALUE]",
-    help="An interface; keys: mac, model, mtu, name. May be repeated.",
+    help="An interface, once or more; keys: mac, model, mtu, ipv4, ipv6, gateway, locked, name.",
 )
 @click.option("--auto-start", is_flag=True, default=None, help="Start it when the host starts.")
 @click.option("--replace", is_flag=True, help="Replace the VM of that id and its devices.")

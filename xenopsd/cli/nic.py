@@ -75,12 +75,14 @@ def add(
 ) -> None:
     """Record an interface of a VM, and print its id.
 
-    Keys: mac, model, mtu.
+    Keys: mac, model, mtu; ipv4 and ipv6 with an address and its prefix length, or dhcp; gateway;
+    locked, without a value, which has its guest use these addresses alone.
 
     \b
     Examples:
       xenops nic add web br0 --plug
       xenops nic add web br1,mac=02:00:00:00:00:01,mtu=9000 --name storage
+      xenops nic add web br0,ipv4=192.0.2.7/24,gateway=192.0.2.1,locked
     """
     id = device.new_id(vm, name, "nic", session.client.vif.list(vm))
     device.add(session, KIND, _vif(id, spec), waiting, plug=plug)

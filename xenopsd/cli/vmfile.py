@@ -19,6 +19,7 @@ from xenopsd.cli import yamltext
 T = TypeVar("T", bound=Struct)
 
 _DEVICES = ("vbds", "vifs", "pcis")
+_FAMILIES = ("ipv4", "ipv6")
 _SUFFIXES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
@@ -94,12 +95,42 @@ def disk(spec: str, position: int | None) -> dict[str, Any]:
 
 
 def nic(spec: str, position: int | None) -> dict[str, Any]:
-    """A VIF of BRIDGE[,mac=M][,model=M][,mtu=N][,name=N]."""
-    bridge, options = _spec(spec, flags=set())
+    """A VIF of BRIDGE[,mac=M][,model=M][,mtu=N][,ipv4=A/LENGTH][,ipv6=A/LENGTH][,gateway=A]
+    [,locked][,name=N].
+    """
+    bridge, options = _spec(spec, flags={"locked"})
     if "mtu" in options and options["mtu"].isdecimal():
         options["mtu"] = int(options["mtu"])
     vif = _named_or_new(options, "nic", position)
-    return vif | {"backend": {"type": "bridge", "name": bridge}} | options
+    backend = {"type": "bridge", "name": bridge}
+    return vif | {"backend": backend} | _addressing(options) | options
+
+
+def _addressing(options: dict[str, Any]) -> dict[str, Any]:
+    """What the guest's interface is told, and may use; taken out of the options."""
+    told = {family: _told(options.pop(family)) for family in _FAMILIES if family in options}
+    if "gateway" in options:
+        gateway = options.pop("gateway")
+        family = "ipv6" if ":" in gateway else "ipv4"
+        if "addresses" not in told.get(family, {}):
+            raise BadVm(f"gateway={gateway}: write {family}=ADDRESS/LENGTH beside it")
+        told[family]["gateway"] = gateway
+    if not _truth("locked", options.pop("locked", "false")):
+        return told
+    own = {family: _hosts(told[family]) for family in told if "addresses" in told[family]}
+    if not own:
+        raise BadVm("locked: write ipv4=ADDRESS/LENGTH or ipv6=ADDRESS/LENGTH beside it")
+    return {**told, "locking_mode": {"type": "locked", **own}}
+
+
+def _told(value: str) -> dict[str, Any]:
+    if value in ("none", "dhcp"):
+        return {"type": value}
+    return {"type": "static", "addresses": [value]}
+
+
+def _hosts(configuration: dict[str, Any]) -> list[str]:
+    return [address.partition("/")[0] for address in configuration["addresses"]]
 
 
 def _truth(name: str, value: str | bool) -> bool:  # noqa: FBT001  # a flag may have its value

@@ -112,3 +112,11 @@ def test_a_name_in_place_of_an_id_is_looked_up():
     error = errors.InvalidParams(reason="id: 'The web' is not 1 to 64 of A-Z")
     said = next_step(error, About(command="show", vm="The web"))
     assert said == "xenops list -c vm,name tells the ids"
+
+
+def test_a_start_that_a_record_prevents_is_mended_there():
+    error = errors.InvalidParameter(name="vbds", reason="there is none")
+    assert next_step(error, About(command="start", vm="web")) == (
+        "xenops show web; mend its record, then repeat the command"
+    )
+    assert next_step(error, About(command="add")) == "xenops add --help"

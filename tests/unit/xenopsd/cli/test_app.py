@@ -27,6 +27,7 @@ from idl.vif import Bridge, Vif, VifRecord, VifState
 from idl.vm import Attention, Difference, PowerState, Vm, VmMetrics, VmRecord, VmState
 from xenopsd.cli import main
 from xenopsd.cli.advice import next_step
+from xenopsd.cli.app import ELSEWHERE
 from xenopsd.cli.failure import EXIT_CODES, About
 
 WEB = VmRecord(
@@ -61,6 +62,17 @@ def task(state: Any = None, id: str = "t1") -> Task:
 
 def failed(error: errors.XenopsError) -> Task:
     return task(Failed(duration=0.1, error=error.error_object()))
+
+
+def test_what_other_tools_call_it_is_told(xenops):
+    found = xenops("stop", "web")
+    assert found.exit_code == 2
+    assert "No such command 'stop'. Here it is 'xenops shutdown'." in found.output
+
+
+def test_no_command_of_ours_is_taken_for_another_tools():
+    assert not ELSEWHERE.keys() & main.commands.keys()
+    assert set(ELSEWHERE.values()) <= main.commands.keys()
 
 
 def test_list(daemon, xenops):

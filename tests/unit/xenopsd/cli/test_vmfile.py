@@ -8,7 +8,7 @@ import pytest
 from idl.metadata import Metadata
 from idl.pci import Pci
 from idl.vbd import Local, Mount, Vbd
-from idl.vif import Bridge, Vif
+from idl.vif import Bridge, IpConfiguration, Locked, Vif
 from idl.vm import Container, Hvm, Vm
 from xenopsd.cli.vmfile import BadVm, disk, nic, of_file, of_options, size
 
@@ -101,6 +101,31 @@ def test_a_root_of_a_container():
         mount=Mount(path="/"),
         backend=Local(path="/base.tar", format="tar", overlay=True),
     )
+
+
+def test_an_interface_has_addresses_and_is_locked_to_them():
+    spec = nic("br0,ipv4=192.0.2.7/24,gateway=192.0.2.1,ipv6=2001:db8::7/64,locked", 0)
+    assert msgspec.convert({**spec, "id": "a/nic0"}, Vif) == Vif(
+        id="a/nic0",
+        position=0,
+        backend=Bridge(name="br0"),
+        ipv4=IpConfiguration(type="static", addresses=["192.0.2.7/24"], gateway="192.0.2.1"),
+        ipv6=IpConfiguration(type="static", addresses=["2001:db8::7/64"]),
+        locking_mode=Locked(ipv4=["192.0.2.7"], ipv6=["2001:db8::7"]),
+    )
+
+
+def test_an_interface_asks_for_its_address():
+    assert nic("br0,ipv4=dhcp", 0)["ipv4"] == {"type": "dhcp"}
+
+
+@pytest.mark.parametrize(
+    "spec",
+    ["br0,locked", "br0,locked,ipv4=dhcp", "br0,gateway=192.0.2.1", "br0,gateway=fe80::1,ipv6=dhcp"],
+)
+def test_an_interface_without_the_address_it_needs_is_refused(spec: str):
+    with pytest.raises(BadVm, match="ADDRESS/LENGTH"):
+        nic(spec, 0)
 
 
 @pytest.mark.parametrize("spec", ["/disk,format", "/disk,qcow2"])
