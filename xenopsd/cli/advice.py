@@ -86,6 +86,13 @@ def _usage(error: errors.InvalidParams | errors.InvalidParameter, about: About) 
     return f"xenops {about.command} --help"
 
 
+def _unimplemented(error: errors.Unimplemented, about: About) -> str:
+    tells = "xenops call HOST.query tells the backend and its features"
+    if about.command == "add" and error.what.startswith("guest type"):
+        return f"repeat it with another --guest; {tells}"
+    return tells
+
+
 #: What is to bring about that of which these errors tell.
 _DONE = {
     errors.DeviceIsConnected: ("disk plug", "nic plug", "pci plug"),
@@ -123,7 +130,7 @@ _ADVICE: dict[type[BaseException], Callable[[Any, About], str]] = {
     errors.AlreadyExists: _exists,
     errors.DoesNotExist: _listed,
     errors.BadPowerState: _move,
-    errors.Unimplemented: _about("xenops call HOST.query tells the backend and its features"),
+    errors.Unimplemented: _unimplemented,
     errors.DomainNotBuilt: _about("xenops destroy {id}, then xenops start {id}"),
     errors.InvalidVcpus: _about(
         "xenops set {vm} vcpu_max={requested}, which counts from its next start"

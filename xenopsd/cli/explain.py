@@ -65,6 +65,7 @@ def case(client: "Client", vm: str) -> "Case":
         diagnostics=client.host.get_diagnostics(),
         recovering=client.host.query().recovering,
         task=_task(client, operation.task if operation else None),
+        last=_last(client, vm),
         extra=recorded(client.vm.export_metadata(vm).extra) if readable else None,
     )
 
@@ -77,6 +78,11 @@ def _task(client: "Client", id: str | None) -> "Task | None":
         with suppress(DoesNotExist):
             return client.task.stat(id)
     return None
+
+
+def _last(client: "Client", vm: str) -> "Task | None":
+    ended = (task for task in client.task.list() if task.vm == vm and task.ended)
+    return max(ended, key=lambda task: task.created, default=None)
 
 
 def text(case: "Case") -> str:

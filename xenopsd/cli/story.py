@@ -13,7 +13,7 @@ from msgspec.structs import fields
 
 from backends.interface import Domain
 from idl.host import Diagnostics, OpenIntent, QueueDiagnostics, RunningMicroOp
-from idl.task import Task
+from idl.task import Failed, Task
 from idl.vm import PowerState, VmRecord
 from xenopsd.cli.concerns import Concern, of_vm
 from xenopsd.cli.output import moment, span
@@ -61,12 +61,15 @@ _AWAITED = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """All that the daemon tells about one VM; `extra` as VM.export_metadata has it."""
+    """All that the daemon tells about one VM: the `task` at the head of its queue, the `last`
+    that has ended and is remembered; `extra` as VM.export_metadata has it.
+    """
 
     record: VmRecord
     diagnostics: Diagnostics
     recovering: bool = False
     task: Task | None = None
+    last: Task | None = None
     extra: VmExtra | None = None
 
     @property
@@ -109,6 +112,9 @@ def _whereabouts(case: Case) -> Iterator[str]:
     if state.attention is not None:
         when, why = moment(state.attention.since), state.attention.reason.rstrip(".")
         yield f"The daemon is in doubt about it since {when}: {why}."
+    if case.last is not None and isinstance(case.last.state, Failed):
+        when, why = moment(case.last.created), case.last.state.error.message
+        yield f"The last that was asked of it, {case.last.operation} at {when}, failed: {why}"
     for field, change in record.pending.items():
         yield f"{field} is {change.running} now and {change.configured} from its next start on."
     if state.observed_at is not None:

@@ -120,3 +120,10 @@ def test_a_start_that_a_record_prevents_is_mended_there():
         "xenops show web; mend its record, then repeat the command"
     )
     assert next_step(error, About(command="add")) == "xenops add --help"
+
+
+def test_another_guest_is_advised_where_the_backend_has_not_this_one():
+    error = errors.Unimplemented(what="guest type hvm", backend="lxc")
+    assert next_step(error, About(command="add")) == (
+        "repeat it with another --guest; xenops call HOST.query tells the backend and its features"
+    )

@@ -1,12 +1,13 @@
 """Why a VM is where it is, and what would be done."""
 
+import dataclasses
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
 from idl.host import Diagnostics, OpenIntent, QueueDiagnostics, QueuedOperation, RunningMicroOp
-from idl.task import Pending, Subtask, Task
+from idl.task import Completed, ErrorObject, Failed, Pending, Subtask, Task
 from idl.vm import Attention, Difference, PowerState, Vm, VmRecord, VmState
 from xenopsd.cli import story
 from xenopsd.cli.story import Case, tell
@@ -97,6 +98,24 @@ def test_an_unknown_reason_is_given_as_it_is():
     assert "happened to it: VM.start failed: no memory." in told(
         Case(record=record, diagnostics=nothing(), extra=VmExtra())
     )
+
+
+def test_why_the_last_operation_failed_is_told():
+    error = ErrorObject(code=1, message="Storage (lxc) failed: there is none.")
+    last = Task(
+        id="t1",
+        vm="web",
+        operation="VM.start",
+        debug_info="",
+        created=0.0,
+        object="web",
+        state=Failed(duration=0.1, error=error),
+    )
+    case = Case(record=HALTED, diagnostics=nothing(), extra=VmExtra(), last=last)
+    expected = "VM.start at 1970-01-01 00:00:00Z, failed: Storage (lxc) failed: there is none."
+    assert expected in told(case)
+    well = replace(last, state=Completed(duration=0.1))
+    assert "was asked of it" not in told(dataclasses.replace(case, last=well))
 
 
 def test_an_operation_under_way_is_told_with_what_waits_behind_it():
