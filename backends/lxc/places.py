@@ -105,6 +105,11 @@ class Place:
         return self.path / "console"
 
     @property
+    def said(self) -> Path:
+        """What the console said last; written by its server when the container has ended."""
+        return self.path / "said"
+
+    @property
     def terminal(self) -> Path:
         """A link to the console's terminal."""
         return self.path / "tty"

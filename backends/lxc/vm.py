@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from backends.interface import Call, Waiting
 from backends.lxc import acknowledgement, config, limits, metering
+from backends.lxc.apart import locks
 from backends.lxc.cgroup import MemoryInUse
 from backends.lxc.clearing import Clearing
 from backends.lxc.layers import LAYERS
@@ -37,6 +38,9 @@ from idl.vm import Container, Vm
 #: How long a guest gets to acknowledge, in seconds; to stop, it gets what the caller gives it.
 ACKNOWLEDGE = 60.0
 STOP = 86400.0
+
+#: How long the console of one that has ended gets to leave what it said, in seconds.
+LAST_WORDS = 1.0
 
 #: The file of xsdata within the directory that the guest sees at /dev/xsdata.
 XSDATA = "xsdata.json"
@@ -271,8 +275,15 @@ class VmOps(MicroOps):
         """What is known of it, as JSON: a container's memory is its processes', which are gone."""
         record = self.machine.require(call, vm.id)
         life, place = self.machine.life(record), self.machine.place(record)
-        log = place.log.read_text(errors="replace") if place.log.exists() else ""
-        left = {"record": record, "life": life, "log": log.splitlines()[-100:]}
+        if not life.populated:
+            # Its end follows the container's at once; what it said last is there then.
+            locks.await_release(str(place.console_server), LAST_WORDS)
+        left = {
+            "record": record,
+            "life": life,
+            "said": _lines(place.said),
+            "log": _lines(place.log)[-100:],
+        }
         partial = path.with_name(f".{path.name}.partial")
         try:
             partial.write_bytes(msgspec.json.format(msgspec.json.encode(left)) + b"\n")
@@ -371,3 +382,7 @@ def _renamed(vbd: ContainerVbd, vm: VmId) -> ContainerVbd:
 def _guest(vm: Vm) -> Container:
     assert isinstance(vm.guest, Container), "accepted"
     return vm.guest
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(errors="replace").splitlines() if path.exists() else []

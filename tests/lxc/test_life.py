@@ -1,5 +1,6 @@
 """The life of real containers through the daemon: what guests do by themselves, and policy."""
 
+import json
 import os
 import signal
 import subprocess
@@ -80,6 +81,15 @@ def test_a_guest_whose_init_is_quick_has_started(host, web):
     host.add(web, guest=Container(init=["/bin/sh", "-c", "exit 3"]))
     host.run(host.client.vm.start(web))
     halted(host, web, "crashed")
+
+
+def test_what_a_guest_said_before_its_crash_is_kept(host, web):
+    init = ["/bin/sh", "-c", "echo the reason; exit 3"]
+    host.add(web, guest=Container(init=init), on_crash=[Action.COREDUMP])
+    host.run(host.client.vm.start(web))
+    halted(host, web, "crashed")
+    core = host.daemon.state_dir / "cores" / f"{web}.core"
+    assert "the reason" in json.loads(core.read_text())["said"]
 
 
 def test_a_guest_that_crashes_is_halted(host, web):

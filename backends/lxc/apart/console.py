@@ -23,6 +23,9 @@ PIECE = 4096
 
 LOCK = "console"
 
+#: What it said last, once it has ended by itself.
+SAID = "said"
+
 
 def serve(path: str, owner: int, *, keeper: int) -> int:
     """Have a process serve a new terminal at the socket `path`, in the working directory.
@@ -51,7 +54,9 @@ def serve(path: str, owner: int, *, keeper: int) -> int:
             if lock is not None:
                 _close_others({master, terminal, listener.fileno(), lock})
                 locks.sign(lock)
-                _Server(master, terminal, listener, os.pidfd_open(keeper)).run()
+                server = _Server(master, terminal, listener, os.pidfd_open(keeper))
+                server.run()
+                server.leave(SAID)
         finally:
             os._exit(0)
     os.waitpid(parent, 0)
@@ -111,6 +116,13 @@ class _Server:
                     self._send(fd, b"")
                 else:
                     self._typed(fd, gone=bool(events & select.POLLHUP))
+
+    def leave(self, path: str) -> None:
+        """Write the last output to a file for root alone: it may have the reason of the end."""
+        with suppress(OSError):
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            with open(fd, "wb") as file:
+                file.write(self._last)
 
     def _let_go(self) -> None:
         if self._terminal is not None:

@@ -7,6 +7,7 @@ it for that moment, as with flock, and children share what was opened before the
 
 import fcntl
 import os
+import select
 import signal
 import struct
 from contextlib import suppress
@@ -71,3 +72,16 @@ def kill(path: str) -> None:
 
 def _whole() -> bytes:
     return struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+
+
+def await_release(path: str, seconds: float) -> bool:
+    """Wait for the end of who holds the lock; whether nobody does."""
+    pidfd = holder(path)
+    if pidfd is None:
+        return not held(path)
+    try:
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
+    finally:
+        os.close(pidfd)

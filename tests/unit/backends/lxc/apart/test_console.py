@@ -8,6 +8,7 @@ import subprocess
 import time
 import tty
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,9 @@ from backends.lxc.apart import console
 DEADLINE = 20.0
 
 
-@pytest.fixture
-def terminal(tmp_path, monkeypatch) -> Iterator[int]:
-    """The guest's side of a served terminal, raw: nobody answers what is typed."""
-    monkeypatch.chdir(tmp_path)
+@contextmanager
+def served() -> Iterator[int]:
+    """A terminal in the working directory, as long as its keeper lives."""
     keeper = subprocess.Popen(["sleep", "1000"])
     found = console.serve("sock", os.getuid(), keeper=keeper.pid)
     tty.setraw(found)
@@ -33,6 +33,14 @@ def terminal(tmp_path, monkeypatch) -> Iterator[int]:
     while process.exists():
         assert time.monotonic() < end, "it does not end with its terminal"
         select.select([], [], [], 0.01)
+
+
+@pytest.fixture
+def terminal(tmp_path, monkeypatch) -> Iterator[int]:
+    """The guest's side of a served terminal, raw: nobody answers what is typed."""
+    monkeypatch.chdir(tmp_path)
+    with served() as found:
+        yield found
 
 
 def server() -> int:
@@ -126,3 +134,11 @@ def test_who_leaves_while_something_is_said_disturbs_nobody(terminal, attach):
     assert read(other.fileno(), 1) == b"b"
     other.sendall(b"c")
     assert read(terminal, 1) == b"c"
+
+
+def test_what_was_said_last_is_left_to_its_owner(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with served() as terminal:
+        os.write(terminal, b"the reason")
+    assert Path("said").read_bytes() == b"the reason"
+    assert Path("said").stat().st_mode & 0o777 == 0o600

@@ -55,3 +55,15 @@ def test_who_has_not_signed_is_not_found(tmp_path):
     lock = locks.take(path)
     assert locks.holder(path) is None
     os.close(lock)
+
+
+def test_the_end_of_a_holder_is_waited_for(tmp_path):
+    path = str(tmp_path / "lock")
+    assert locks.await_release(path, 0.0)
+    lock = locks.take(path)
+    assert lock is not None
+    assert not locks.await_release(path, 0.0)
+    locks.sign(lock)
+    assert not locks.await_release(path, 0.01)
+    os.close(lock)
+    assert locks.await_release(path, 0.0)
