@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backends.lxc import limits
+from backends.lxc.apart.descent import descend
 from backends.lxc.hierarchy import Hierarchy, hierarchies
 from backends.lxc.limits import Controllers, Setting
 from idl.errors import DeadlineExceeded
@@ -121,8 +122,8 @@ class Group:
 
     def children(self) -> list[str]:
         """The names of the groups right below it, in any hierarchy."""
-        found = {child.name for d in self._directories for child in _tree(d) if child.parent == d}
-        return sorted(found)
+        there = [d for d in self._directories if d.is_dir()]
+        return sorted({child.name for d in there for child in d.iterdir() if child.is_dir()})
 
     def populated(self) -> bool:
         """Whether a process lives in it or below it, in any hierarchy."""
@@ -136,7 +137,7 @@ class Group:
     def _processes(self) -> Iterator[int]:
         """The same, again for each hierarchy that has it."""
         for directory in self._directories:
-            for below in _tree(directory):
+            for below in _top_down(directory):
                 # 0 stands for a process that cannot be seen from here.
                 yield from filter(None, map(int, _read(below / "cgroup.procs").split()))
 
@@ -187,7 +188,7 @@ class Group:
 
         def gone() -> bool:
             for directory in self._directories:
-                for below in sorted(_tree(directory), reverse=True):
+                for below in _bottom_up(directory):
                     _rmdir(below)
             return not self.exists
 
@@ -263,7 +264,7 @@ class Group:
         """
         self._set("io", lambda v2: limits.disk(device, qos, v2=v2))
         for tree in self._with("blkio"):
-            for group in _tree(tree.base / self.path):
+            for group in _top_down(tree.base / self.path):
                 _write_all(group, limits.disk(device, qos, v2=False))
 
     @property
@@ -306,6 +307,7 @@ class Group:
         # Not both on a hybrid host: what a version 2 group froze can still be killed. A
         # version 1 group that is not frozen yet tries again at each write.
         if self._v2 and (self._v2 / "cgroup.freeze").exists():
+            self._thaw_below()
             _write(self._v2 / "cgroup.freeze", "1")
             return
         for tree in self._with("freezer"):
@@ -317,6 +319,13 @@ class Group:
             for name, value in (("cgroup.freeze", "0"), ("freezer.state", "THAWED")):
                 if (directory / name).exists():
                     _write(directory / name, value)
+
+    def _thaw_below(self) -> None:
+        """Thaw the version 1 groups that a container has made and frozen by itself: what stands
+        in them neither dies nor is stopped by version 2."""
+        for tree in self._with("freezer"):
+            for below in () if tree.v2 else _top_down(tree.base / self.path):
+                _write(below / "freezer.state", "THAWED")
 
     def _strike(self, deadline: float) -> None:
         """Kill what is in it now."""
@@ -330,6 +339,7 @@ class Group:
             self._kill(pid)
         # What a version 1 group froze dies only once it is thawed.
         self._request_thaw()
+        self._thaw_below()
 
     def _kill(self, pid: int) -> None:
         # Held first, then looked at: a number that was given anew is not in this group.
@@ -356,11 +366,10 @@ class Group:
     def _set_cpus_v1(self, directory: Path, cpus: frozenset[int]) -> None:
         # A group's CPUs are among those of the group above it, at any time: so they are
         # widened from the top, and narrowed from the bottom.
-        groups = sorted(_tree(directory))
-        for group in groups:
+        for group in _top_down(directory):
             had = limits.parse_cpus(_read(group / "cpuset.cpus"))
             _write_all(group, limits.cpus(cpus.union(had)))
-        for group in reversed(groups):
+        for group in _bottom_up(directory):
             _write_all(group, limits.cpus(cpus))
 
     def _set_memory_v1(self, directory: Path, size: int) -> None:
@@ -402,9 +411,22 @@ def _until(what: Callable[[], bool], deadline: float) -> bool:
     return True
 
 
-def _tree(directory: Path) -> list[Path]:
-    """A group and all below it, as far as they exist."""
-    return [Path(found) for found, _, _ in os.walk(directory)]
+def _top_down(directory: Path) -> Iterator[Path]:
+    """A group and all below it, as far as they exist: paths, each good until the next one. Their
+    own may be too long for the kernel: a container makes groups in groups as it likes."""
+    with suppress(FileNotFoundError):
+        for visit in descend(str(directory)):
+            if visit.left is None:
+                yield Path(f"/proc/self/fd/{visit.fd}")
+
+
+def _bottom_up(directory: Path) -> Iterator[Path]:
+    """The same, the group itself last."""
+    with suppress(FileNotFoundError):
+        for visit in descend(str(directory)):
+            if visit.left is not None:
+                yield Path(f"/proc/self/fd/{visit.fd}/{visit.left}")
+        yield directory
 
 
 def _rmdir(directory: Path) -> None:

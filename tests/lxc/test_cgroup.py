@@ -18,6 +18,9 @@ from backends.lxc.cgroup import Cgroups, Group, MemoryInUse
 from backends.lxc.limits import parse_cpus
 from idl.vbd import VbdQos
 
+#: Groups in groups: more than calls of functions in calls, and more than fit a path.
+DEEP = 1200
+
 #: Forks for as long as it can, and never ends.
 BOMB = "import os\nwhile True:\n  try: os.fork()\n  except OSError: pass"
 
@@ -224,6 +227,49 @@ def test_what_is_frozen_can_be_killed(any_group, inside):
     assert any_group.kill(_soon())
     assert process.wait(5) == -signal.SIGKILL
     assert not any_group.populated()
+
+
+def _frozen_by_itself(group: Group, process: subprocess.Popen) -> None:
+    """Put a process into a group of version 1 that its container has made, and freeze that."""
+    for tree in group._with("freezer"):
+        own = tree.base / group.path / "i" / "own"
+        own.mkdir()
+        (own / "cgroup.procs").write_text(str(process.pid))
+        (own / "freezer.state").write_text("FROZEN")
+        return
+    pytest.skip("this host has no freezer of version 1")
+
+
+def test_what_a_container_froze_by_itself_can_be_killed(any_group, inside):
+    process = inside(any_group, "while True: pass")
+    _frozen_by_itself(any_group, process)
+    assert any_group.kill(_soon())
+    assert process.wait(5) == -signal.SIGKILL
+    assert not any_group.populated()
+
+
+def test_what_a_container_froze_by_itself_can_be_frozen(group, inside):
+    process = inside(group, "while True: pass")
+    _frozen_by_itself(group, process)
+    group.freeze(_soon())
+    assert group.frozen()
+
+
+@pytest.mark.parametrize("any_group", ["v1", "v2"], indirect=True)
+def test_groups_deeper_than_any_path_are_removed(any_group, inside):
+    process = inside(any_group, "input()")
+    (directory, *_) = any_group._directories
+    fd = os.open(directory / "i", os.O_RDONLY)
+    for _ in range(DEEP):
+        os.mkdir("deep" * 4, dir_fd=fd)
+        below = os.open("deep" * 4, os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = below
+    os.close(fd)
+    assert any_group.pids() == [process.pid]
+    assert any_group.kill(_soon())
+    assert any_group.remove(_soon())
+    assert not any_group.exists
 
 
 def test_what_slipped_out_of_one_hierarchy_is_killed_too(group, inside):

@@ -13,7 +13,6 @@ import hashlib
 import json
 import lzma
 import os
-import shutil
 import stat
 import subprocess
 import tarfile
@@ -23,6 +22,7 @@ from contextlib import contextmanager, suppress
 from typing import IO, Any, cast
 
 from backends.lxc.apart.archives import extract
+from backends.lxc.apart.removing import remove
 from backends.lxc.apart.syscalls import die_with_parent, syncfs
 
 _ZSTD = b"\x28\xb5\x2f\xfd"
@@ -96,7 +96,7 @@ def _unpack(
             raise OSError(errno.ESTALE, "it changed while it was unpacked")
         _note(partial, {**record, "digest": digest})
     except BaseException:
-        shutil.rmtree(partial)
+        remove(partial)
         raise
     finally:
         os.close(file)
@@ -104,11 +104,8 @@ def _unpack(
 
 def _empty(directory: str) -> None:
     """Remove what one that was interrupted has left."""
-    for entry in list(os.scandir(directory)):
-        if entry.is_dir(follow_symlinks=False):
-            shutil.rmtree(entry.path)
-        else:
-            os.unlink(entry.path)
+    for name in os.listdir(directory):
+        remove(f"{directory}/{name}")
 
 
 def _untar(file: int, root: str, *, devices: bool) -> None:
