@@ -116,10 +116,12 @@ class Storage:
         user_namespace: Path | None,
         first_id: int,
         suspended: bool = False,
+        running: bool = False,
     ) -> Waiting | Prepared:
         """Mount a VBD at a directory, made here, for the id map of a pinned user namespace
         that starts at `first_id` (None: privileged, no map); with `suspended` on the layer that
-        goes with the VM's image. Done already, it stays as it is.
+        goes with the VM's image. Done already, it stays as it is. A layer that a container which
+        is `running` still uses, after an unplug by force, is refused.
 
         Raises InvalidParameter, Unimplemented, StorageError."""
         disk = disks.disk(vbd, privileged=user_namespace is None)
@@ -142,6 +144,7 @@ class Storage:
                 kind="squashfs" if disk.format == "squashfs" else None,
                 layer=None if layer is None else str(layer),
                 lasting=vbd.persistent,
+                running=running,
                 attributes=disk.attributes,
                 user_namespace=None if user_namespace is None else str(user_namespace),
                 first_id=first_id,

@@ -119,6 +119,7 @@ class VbdOps(MicroOps):
             at=at,
             user_namespace=None if record.privileged else place.user_namespace,
             first_id=record.first_id,
+            running=life.populated,
         )
         if isinstance(found, Waiting):
             return found

@@ -41,7 +41,7 @@ def data(disks) -> Path:
 @pytest.fixture
 def attach(disks, guest, privileged) -> Callable[..., None]:
     def attach(vbd: Vbd, target: str = "/mnt/data") -> None:
-        disks.prepare(vbd, privileged=privileged)
+        disks.prepare(vbd, privileged=privileged, running=True)
         disks.storage.attach(Attempt(), "vm1", at=disks.at(vbd), init=guest.pid, target=target)
 
     return attach
@@ -117,6 +117,20 @@ def test_what_is_used_is_detached_by_force_alone(disks, guest, data, attach, det
     assert guest.run("cat file") == "content"
     detach(disk(data), force=True)
     assert points(guest) == []
+
+
+def test_a_layer_that_is_still_used_is_not_mounted_twice(disks, guest, data, attach, detach):
+    vbd = disk(data, overlay=True)
+    attach(vbd)
+    guest.run("exec 3> /mnt/data/file")
+    detach(vbd, force=True)
+    disks.release(vbd)
+    with pytest.raises(StorageError, match="its guest still uses"):
+        attach(vbd)
+    assert disks.mounted() == [str(disks.at(disk(data, "root")))]
+    guest.run("echo last >&3; exec 3>&-")
+    attach(vbd)
+    assert guest.run("cat /mnt/data/file") == "last"
 
 
 def test_what_the_guest_has_moved_and_bound_goes(disks, guest, data, attach, detach):

@@ -62,7 +62,7 @@ class Disks:
     def at(self, vbd: Vbd) -> Path:
         return self.path / "run" / "disks" / vbd.id.partition("/")[2]
 
-    def prepare(self, vbd: Vbd, incarnation="i1", privileged=False):
+    def prepare(self, vbd: Vbd, incarnation="i1", privileged=False, running=False):
         users = None if privileged else self.users
         return self.storage.prepare(
             Attempt(incarnation),
@@ -70,6 +70,7 @@ class Disks:
             at=self.at(vbd),
             user_namespace=users,
             first_id=0 if privileged else FIRST,
+            running=running,
         )
 
     def release(self, vbd: Vbd):

@@ -8,9 +8,10 @@ id-mapped base and layer, a loop device) is held by the mount itself and goes wi
 import errno
 import fcntl
 import os
+import select
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 from backends.lxc.apart import looping
@@ -53,6 +54,11 @@ _OVERLAY = {
     "metacopy": "off",
 }
 
+#: How often it is looked whether a layer is free, and milliseconds between: one that was let go
+#: a moment ago is still being taken down.
+_LOOKS = 100
+_BETWEEN = 20
+
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -76,6 +82,7 @@ def mount_disk(
     kind: str | None,
     layer: str | None,
     lasting: bool,
+    running: bool,
     attributes: int,
     user_namespace: str | None,
     first_id: int,
@@ -86,9 +93,10 @@ def mount_disk(
     `user_namespace` maps them to, `first_id` and on. With `layer`, a directory with `work`,
     writes go there, and outlive a crash of the host if that is `lasting`; else `attributes` say
     whether there are any. `source` is the name that the mount is listed with. Answers the loop
-    device. Nothing where something is mounted already.
+    device. Nothing where something is mounted already. `running`: the container may still use a
+    mount of the layer that was taken from it by force.
 
-    Raises OSError.
+    Raises OSError, EBUSY where it does.
     """
     os.makedirs(at, mode=0o711, exist_ok=True)
     if is_mount(at):
@@ -103,7 +111,8 @@ def mount_disk(
         else:
             _make_upper(base, layer, lasting=lasting)
             flags = () if lasting else ("volatile",)
-            tree = _overlaid(base, layer, users, first_id, flags, at=at, source=source)
+            options = {"source": source, **_OVERLAY}
+            tree = _overlaid(base, layer, users, first_id, flags, options, at=at, alone=running)
         _set(tree, attributes)
         move_mount(tree, at)
     return {"loop": looping.device_below(at)}
@@ -178,9 +187,10 @@ def _overlaid(
     users: int | None,
     first_id: int,
     flags: tuple[str, ...],
+    options: Mapping[str, str],
     *,
     at: str,
-    source: str,
+    alone: bool,
 ) -> int:
     """A detached overlay of a base and a layer. It is put together in a mount namespace of this
     process's own, since the kernel takes only mounts that are somewhere."""
@@ -197,11 +207,34 @@ def _overlaid(
     if users is not None:
         # What the overlay itself makes in the layer has to have ids that are mapped there.
         file_system_ids(first_id)
-    overlay = superblock("overlay", *flags, source=source, **_OVERLAY)
+    if alone:
+        _await_alone()
+    overlay = superblock("overlay", *flags, **options)
     # Held until this process ends: its last user has to wait for the namespace to be taken down.
     _mount_namespace()
     setns(host, CLONE_NEWNS)
     return overlay
+
+
+def _await_alone() -> None:
+    """Wait until no overlay has the layer: what two of them write destroys it, and the kernel
+    only warns of that. Raises OSError, EBUSY."""
+    poll = select.poll()
+    for _ in range(_LOOKS):
+        if not _taken():
+            return
+        poll.poll(_BETWEEN)
+    raise OSError(errno.EBUSY, "its guest still uses what was unplugged by force; end that first")
+
+
+def _taken() -> bool:
+    """Whether an overlay has the layer: asked for by a mount that comes to nothing, since its
+    work is in another file system. One with an index has to have its layer to itself."""
+    try:
+        os.close(superblock("overlay", **{**_OVERLAY, "workdir": ".", "index": "on"}))
+    except OSError as error:
+        return error.errno == errno.EBUSY
+    return False
 
 
 def _mount_namespace() -> int:
