@@ -5,6 +5,7 @@ and cut can read; `json` and `yaml` are what the daemon said, `name` the ids alo
 """
 
 import functools
+import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -131,6 +132,11 @@ def details(pairs: Iterable[tuple[str, str]]) -> None:
         click.echo(f"{name.ljust(width)}  {plain(text)}")
 
 
+def written(value: Any) -> str:
+    """A value of a configuration as `xenops set` takes it."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
 def plain(text: str) -> str:
     """A text on one line, without what would move or colour a terminal."""
     if text.isprintable():
@@ -162,7 +168,7 @@ def drawn(titles: Sequence[str], cells: Sequence[Sequence[str]], width: int | No
     for title in titles:
         table.add_column(title, overflow="fold", min_width=len(title))
     for row in cells:
-        table.add_row(*(Text(plain(cell), style=STYLES.get(cell, "")) for cell in row))
+        table.add_row(*(Text(plain(cell) or "-", style=STYLES.get(cell, "")) for cell in row))
     console = Console(width=width)
     # Too narrow for the titles: a terminal breaks lines better than words are broken.
     least = table.__rich_measure__(console, console.options.update(width=_UNBOUNDED)).minimum

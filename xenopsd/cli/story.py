@@ -16,7 +16,7 @@ from idl.host import Diagnostics, OpenIntent, QueueDiagnostics, RunningMicroOp
 from idl.task import Failed, Task
 from idl.vm import PowerState, VmRecord
 from xenopsd.cli.concerns import Concern, of_vm
-from xenopsd.cli.output import moment, span
+from xenopsd.cli.output import moment, span, written
 from xenopsd.microop import MicroOp, VmCreate, VmDestroy
 from xenopsd.plan.plan import Plan, Segment
 from xenopsd.reconcile import LOST, RESTARTED, TABLE, Facts, OpenPlan, Repair, Verdict, reconcile
@@ -116,7 +116,8 @@ def _whereabouts(case: Case) -> Iterator[str]:
         when, why = moment(case.last.created), case.last.state.error.message
         yield f"The last that was asked of it, {case.last.operation} at {when}, failed: {why}"
     for field, change in record.pending.items():
-        yield f"{field} is {change.running} now and {change.configured} from its next start on."
+        now, then = written(change.running), written(change.configured)
+        yield f"{field} is {now} now and {then} from its next start on."
     if state.observed_at is not None:
         yield f"It was last looked at {moment(state.observed_at)}."
 

@@ -21,6 +21,7 @@ from xenopsd.cli.output import (
     moment,
     size,
     tell,
+    written,
 )
 from xenopsd.cli.session import Session
 
@@ -127,7 +128,8 @@ def _of_record(record: "VmRecord") -> Iterator[tuple[str, str]]:
     for console in state.consoles:
         yield "console", f"{console.protocol} {console.path or console.port}"
     for field, change in record.pending.items():
-        yield f"pending {field}", f"{change.running} now, {change.configured} at the next start"
+        now, then = written(change.running), written(change.configured)
+        yield f"pending {field}", f"{now} now, {then} at the next start"
 
 
 def _of_devices(devices: dict[str, Sequence[Any]]) -> Iterator[tuple[str, str]]:

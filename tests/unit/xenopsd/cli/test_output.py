@@ -4,7 +4,17 @@ import json
 
 import pytest
 
-from xenopsd.cli.output import Column, Output, aligned, details, drawn, emit, moment, size
+from xenopsd.cli.output import (
+    Column,
+    Output,
+    aligned,
+    details,
+    drawn,
+    emit,
+    moment,
+    size,
+    written,
+)
 
 ROWS = [("a", "running"), ("long-name", "")]
 COLUMNS = (
@@ -78,3 +88,15 @@ def test_what_would_move_a_terminal_is_escaped():
         assert len(text.splitlines()) == 2
         assert "\x1b[31m" not in text
         assert all(word in text for word in ("a\\nb", "\\x1b[31mred", "日本"))
+
+
+def test_a_value_is_written_as_it_is_typed():
+    assert written("a,b") == "a,b"
+    assert written({"cap": 50, "affinity": []}) == '{"cap": 50, "affinity": []}'
+    assert written(True) == "true"
+    assert written(None) == "null"
+
+
+def test_an_empty_cell_is_a_dash_everywhere():
+    titles, cells = ["VM", "OPERATION"], [["web", ""]]
+    assert aligned(titles, cells).split() == drawn(titles, cells, 40).split()
