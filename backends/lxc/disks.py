@@ -53,6 +53,7 @@ def disk(vbd: Vbd, *, privileged: bool) -> Disk:
     if not isinstance(backend, Local):
         raise Unimplemented(what="disks of storage plugins", backend="lxc")
     format = _format(vbd.id, backend)
+    _require_place(vbd)
     attributes = _attributes(vbd, privileged=privileged)
     _require_trust(vbd, format)
     read_only = bool(attributes & MOUNT_ATTR_RDONLY)
@@ -78,6 +79,14 @@ def _attributes(vbd: Vbd, *, privileged: bool) -> int:
     for option in options:
         attributes |= OPTIONS.get(option, 0)
     return attributes
+
+
+def _require_place(vbd: Vbd) -> None:
+    """Liblxc would make a directory where such a path leads on the host."""
+    path = vbd.mount.path if vbd.mount is not None else "/"
+    if not path.startswith("/") or ".." in path.split("/") or "\0" in path:
+        reason = f"{path!r} has to be absolute, without .."
+        raise InvalidParameter(name="mount.path", reason=reason)
 
 
 def _require_trust(vbd: Vbd, format: Format) -> None:

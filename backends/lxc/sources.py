@@ -1,17 +1,23 @@
-"""What clients name: opened beneath the configured roots, never by a link that leads out."""
+"""What clients name: opened beneath the configured roots, never by a link that leads out; and
+mounted in containers where no link leads."""
 
 import errno
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import msgspec
 
-from backends.lxc.apart.syscalls import RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, openat2
+from backends.lxc.apart.syscalls import (
+    RESOLVE_BENEATH,
+    RESOLVE_NO_MAGICLINKS,
+    RESOLVE_NO_SYMLINKS,
+    openat2,
+)
 from idl.errors import InvalidParameter, StorageError
 
 #: Its links are the host's own, and lead to the devices beside it.
@@ -63,6 +69,30 @@ def opened(path: str, roots: Sequence[Path]) -> Iterator[Source]:
         yield Source(path, fd, _kind(path, found.st_mode), identity(found))
     finally:
         os.close(fd)
+
+
+def require_no_links(disks: Mapping[str, Path]) -> None:
+    """That a container which is to start has made no link on the way to where its disks belong:
+    liblxc makes missing directories, and would follow it from the host's own root. `disks` has
+    for each target where the disk is mounted on the host. Raises StorageError."""
+    at = {PurePosixPath("/", target.lstrip("/")): disk for target, disk in disks.items()}
+    for path in at:
+        # The innermost of the disks that it is within; none for the root.
+        below = next((above for above in path.parents if above in at), None)
+        if below is not None:
+            _require_no_link(at[below], str(path.relative_to(below)), str(path))
+
+
+def _require_no_link(disk: Path, rest: str, target: str) -> None:
+    top = os.open(disk, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.close(openat2(rest, os.O_PATH, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS, at=top))
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            reason = f"the container has a symbolic link on the way to {target}"
+            raise StorageError(plugin="lxc", reason=f"{reason}, where a disk belongs") from error
+    finally:
+        os.close(top)
 
 
 def _open(path: str, roots: Sequence[Path]) -> int:

@@ -1,7 +1,7 @@
 """Micro-ops on containers."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
@@ -18,6 +18,7 @@ from backends.lxc.layers import LAYERS
 from backends.lxc.machine import Machine, MicroOps, micro_op
 from backends.lxc.places import Place
 from backends.lxc.record import ContainerVbd, Life, Record, stopped
+from backends.lxc.sources import require_no_links
 from backends.lxc.suspend import Suspension
 from backends.lxc.vif import cable
 from idl.errors import (
@@ -30,7 +31,7 @@ from idl.errors import (
     StorageError,
     Unimplemented,
 )
-from idl.ids import VmId, name_of
+from idl.ids import DeviceId, VmId, name_of
 from idl.vbd import Vbd
 from idl.vif import Vif
 from idl.vm import Container, Vm
@@ -211,6 +212,7 @@ class VmOps(MicroOps):
         if root is None:
             reason = "nothing is plugged at position 0: it has no root file system"
             raise StorageError(plugin="lxc", reason=reason)
+        require_no_links({vbd.target: place.disk(id) for id, vbd in _mounted(record)})
         lines = limits.config(machine.limits(record), machine.cgroups.controllers)
         place.seccomp.write_text(config.seccomp())
         place.config.write_text(config.render(record, place, lines, machine.host))
@@ -377,6 +379,10 @@ def _renamed(vbd: ContainerVbd, vm: VmId) -> ContainerVbd:
     if vbd.config is None:
         return vbd
     return replace(vbd, config=replace(vbd.config, id=f"{vm}/{name_of(vbd.config.id)}"))
+
+
+def _mounted(record: Record) -> Iterable[tuple[DeviceId, ContainerVbd]]:
+    return ((id, vbd) for id, vbd in record.vbds.items() if vbd.medium is not None)
 
 
 def _guest(vm: Vm) -> Container:

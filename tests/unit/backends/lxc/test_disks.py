@@ -19,6 +19,13 @@ def vbd(format="directory", options=(), overlay=False, **fields) -> Vbd:
     return Vbd(**{"id": "vm1/a", "backend": backend, "mount": mount, **fields})
 
 
+@pytest.mark.parametrize("path", ["a", "", "/a/../../tmp", "/a\0b"])
+def test_a_disk_belongs_within(path):
+    outside = vbd(mount=Mount(path=path))
+    with pytest.raises(InvalidParameter, match="has to be absolute"):
+        disk(outside, privileged=False)
+
+
 def test_a_plain_directory_has_no_layer():
     found = disk(vbd(), privileged=True)
     assert (found.layered, found.attributes) == (False, 0)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from backends.lxc.sources import Identity, opened
+from backends.lxc.sources import Identity, opened, require_no_links
 from idl.errors import InvalidParameter, StorageError
 
 
@@ -101,3 +101,23 @@ def test_a_change_is_seen(field):
 def test_numbers_of_devices_last_for_a_boot():
     assert identity().same(identity(device=9, boot="b"))
     assert not identity().same(identity(mtime_ns=9, boot="b"))
+
+
+@pytest.mark.parametrize("target", ["/mnt/a/b", "/mnt", "/srv/mnt/a"])
+def test_no_link_is_on_the_way_to_a_disk(root, target):
+    srv = root.with_name("srv")
+    srv.mkdir()
+    for disk in (root, srv):
+        (disk / "mnt").symlink_to("/tmp")
+    with pytest.raises(StorageError, match=f"link on the way to {target}"):
+        require_no_links({"/": root, "/srv": srv, target: srv})
+
+
+@pytest.mark.parametrize("target", ["/sub", "//sub/missing/a", "/file/a", "/srv/sub"])
+def test_what_is_no_link_is_the_start_s_to_tell(root, target):
+    """Also below another disk, which hides a link."""
+    srv = root.with_name("srv")
+    srv.mkdir()
+    (root / "srv").mkdir()
+    (root / "srv" / "sub").symlink_to("/tmp")
+    require_no_links({"/": root, "/srv/": srv, target: srv})
