@@ -27,6 +27,9 @@ START = 60.0
 FORK = 8.0
 END = 8.0
 
+#: How often a job is asked for: the process that waits for one, or the server, may have died.
+ATTEMPTS = 3
+
 PACKET = 1 << 16
 
 _MAIN = """
@@ -38,11 +41,12 @@ main()
 
 
 class Job:
-    """A job under way. For a `with`: what has not ended by then is killed."""
+    """A job under way. For a `with`: what has not ended by then, or left, is killed."""
 
     def __init__(self, name: str, answers: socket.socket) -> None:
         self.name = name
         self.broken = False
+        self._left = False
         self._answers = answers
         self._pidfd: int | None = None
         self._lock = threading.Lock()
@@ -51,7 +55,8 @@ class Job:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.kill()
+        if not self._left:
+            self.kill()
         with self._lock:
             if self._pidfd is not None:
                 os.close(self._pidfd)
@@ -59,13 +64,12 @@ class Job:
             self._answers.close()
 
     def begun(self, seconds: float) -> bool:
-        """Wait for the server to have forked it; False when it has not."""
+        """Wait for a process to have taken it; False where that has died, or the server.
+        Raises TimeoutError."""
         self._answers.settimeout(seconds)
         try:
             said, fds, _, _ = socket.recv_fds(self._answers, PACKET, 1)
-        except TimeoutError:
-            return False
-        except OSError:
+        except ConnectionError:
             return False
         with self._lock:
             self._pidfd = fds[0] if fds else None
@@ -90,8 +94,8 @@ class Job:
         return bool(poll.poll(0))
 
     def answer(self, deadline: float) -> Any:
-        """What it says. Raises OSError as it did, DeadlineExceeded past `deadline` (monotonic),
-        Cancelled when broken off."""
+        """What it says as it ends, or leaves. Raises OSError as it did, DeadlineExceeded past
+        `deadline` (monotonic), Cancelled when broken off."""
         left = deadline - time.monotonic()
         self._answers.settimeout(max(left, 0.001))
         try:
@@ -102,21 +106,42 @@ class Job:
             if self.broken:
                 raise Cancelled(task=self.name)
             raise HypervisorError(call=self.name, reason="the process that was at it died")
-        # What it had open is closed once it has ended: nothing is busy because of it.
-        self._await_end(max(deadline - time.monotonic(), 0.1))
         answer = msgspec.json.decode(said)
+        self._left = "left" in answer
+        if not self._left:
+            # What it had open is closed once it has ended: nothing is busy because of it.
+            self.ends(max(deadline - time.monotonic(), 0.1))
         if "error" in answer:
             number, message = answer["error"]["errno"], answer["error"]["message"]
             raise OSError(message) if number is None else OSError(number, message)
         return answer["result"]
 
-    def _await_end(self, seconds: float) -> None:
+    def says(self, word: int, deadline: float) -> bool:
+        """Whether a job that has left makes this descriptor readable before it dies.
+
+        Raises Cancelled when broken off, TimeoutError."""
         with self._lock:
             pidfd = self._pidfd
-        if pidfd is not None:
-            poll = select.poll()
-            poll.register(pidfd, select.POLLIN)
-            poll.poll(seconds * 1000)
+        assert pidfd is not None, "it has left, and the `with` has not been"
+        poll = select.poll()
+        for fd in (word, pidfd):
+            poll.register(fd, select.POLLIN)
+        ready = {fd for fd, _ in poll.poll(max(deadline - time.monotonic(), 0.0) * 1000)}
+        if self.broken:
+            raise Cancelled(task=self.name)
+        if not ready:
+            raise TimeoutError
+        return word in ready
+
+    def ends(self, seconds: float) -> bool:
+        """Wait for its process to end: whether it has."""
+        with self._lock:
+            pidfd = self._pidfd
+        if pidfd is None:
+            return True
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
 
 
 class _Server:
@@ -154,6 +179,12 @@ class _Server:
         with theirs, suppress(OSError):  # gone: then the job's socket has ended, too
             socket.send_fds(self._requests, [request], [theirs.fileno(), *fds])
         return Job(name, ours)
+
+    def lives(self) -> bool:
+        """Whether somebody takes requests."""
+        poll = select.poll()
+        poll.register(self._requests, 0)
+        return not poll.poll(0)
 
     def stop(self) -> None:
         """End it, and with it every job.
@@ -211,17 +242,22 @@ class Spawner:
     def start(self, job: str, *, owner: str, fds: tuple[int, ...] = (), **arguments: Any) -> Job:
         """Begin a job. The caller leaves it by `with`, and calls `forget`."""
         request = msgspec.json.encode({"job": job, "arguments": arguments})
-        for _ in range(2):
+        for _ in range(ATTEMPTS):
             server = self._running()
             started = server.request(job, request, fds)
             with self._lock:
                 self._jobs.setdefault(owner, set()).add(started)
             # Without the lock: a server that hangs costs whoever asks it now.
-            if started.begun(FORK):
-                return started
+            try:
+                if started.begun(FORK):
+                    return started
+                lost = not server.lives()
+            except TimeoutError:
+                lost = True
             self.forget(owner, started)
             started.__exit__()
-            self._replace(server)
+            if lost:
+                self._replace(server)
         raise HypervisorError(call=job, reason="the server of jobs does not answer")
 
     def _running(self) -> _Server:

@@ -1,7 +1,7 @@
 """Micro-ops on containers."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
@@ -10,7 +10,7 @@ import msgspec
 from msgspec.structs import replace
 
 from backends.interface import Call, Waiting
-from backends.lxc import acknowledgement, config, limits, metering
+from backends.lxc import acknowledgement, config
 from backends.lxc.apart import locks
 from backends.lxc.cgroup import MemoryInUse
 from backends.lxc.clearing import Clearing
@@ -18,9 +18,8 @@ from backends.lxc.layers import LAYERS
 from backends.lxc.machine import Machine, MicroOps, micro_op
 from backends.lxc.places import Place
 from backends.lxc.record import ContainerVbd, Life, Record, stopped
-from backends.lxc.sources import require_no_links
+from backends.lxc.starting import Starting
 from backends.lxc.suspend import Suspension
-from backends.lxc.vif import cable
 from idl.errors import (
     AlreadyExists,
     DoesNotExist,
@@ -28,10 +27,9 @@ from idl.errors import (
     HypervisorError,
     InvalidParameter,
     InvalidVcpus,
-    StorageError,
     Unimplemented,
 )
-from idl.ids import DeviceId, VmId, name_of
+from idl.ids import VmId, name_of
 from idl.vbd import Vbd
 from idl.vif import Vif
 from idl.vm import Container, Vm
@@ -54,6 +52,7 @@ class VmOps(MicroOps):
         super().__init__(machine)
         self._suspension = suspension
         self._clearing = Clearing(machine)
+        self._starting = Starting(machine)
 
     def accepts(self, vm: Vm) -> None:
         """Containers. Raises Unimplemented, InvalidParameter."""
@@ -162,61 +161,12 @@ class VmOps(MicroOps):
         if life.populated:
             self.machine.group(record).thaw(call.deadline)
         else:
-            self._start(call, vm, record)
+            self._starting.start(call, record)
 
     def _require_built(self, call: Call, vm: Vm) -> tuple[Record, Life]:
         if not self.machine.require(call, vm.id).built:
             raise DomainNotBuilt(id=vm.id)
         return self.machine.require_live(call, vm.id)
-
-    def _start(self, call: Call, vm: Vm, record: Record) -> None:
-        machine, place = self.machine, self.machine.place(record)
-        self._configure(record, place)
-        cable(machine, record, deadline=call.deadline, put_in=True)
-        machine.change(call, vm.id, lambda found: replace(found, started=True, asked=None))
-        try:
-            machine.spawner.run(
-                "keep",
-                owner=vm.id,
-                deadline=call.deadline,
-                directory=str(place.path),
-                name=name_of(f"{record.instance}/{vm.id}"),
-                init=record.init,
-                first_id=record.first_id,
-                seconds=max(0.1, call.deadline - time.monotonic() - 0.5),
-            )
-        except BaseException:
-            self._not_started(call, vm)
-            raise
-        if machine.record_for(call, vm.id) is None:
-            # Killed meanwhile, perhaps before there was something to kill.
-            machine.strike(vm.id, record, call.deadline)
-            raise DoesNotExist(kind="domain", id=vm.id)
-        machine.watch.add(vm.id, place)
-        metering.meter(machine.group(record), record.vbds.values())
-
-    def _not_started(self, call: Call, vm: Vm) -> None:
-        """Nothing of a start that failed runs, and it can be tried again."""
-        machine = self.machine
-        if machine.strike(vm.id, machine.record(vm.id), time.monotonic() + 2.0):
-            with suppress(DoesNotExist):
-                record = machine.change(call, vm.id, lambda found: replace(found, started=False))
-                machine.cgroups.group(record.group).remove(time.monotonic() + 1.0)
-                place = machine.place(record)
-                for left in (place.status, place.init):
-                    left.unlink(missing_ok=True)
-
-    def _configure(self, record: Record, place: Place) -> None:
-        machine = self.machine
-        root = config.root_of(record)
-        if root is None:
-            reason = "nothing is plugged at position 0: it has no root file system"
-            raise StorageError(plugin="lxc", reason=reason)
-        require_no_links({vbd.target: place.disk(id) for id, vbd in _mounted(record)})
-        lines = limits.config(machine.limits(record), machine.cgroups.controllers)
-        place.seccomp.write_text(config.seccomp())
-        place.config.write_text(config.render(record, place, lines, machine.host))
-        place.log.unlink(missing_ok=True)
 
     @micro_op
     def request_shutdown(
@@ -379,10 +329,6 @@ def _renamed(vbd: ContainerVbd, vm: VmId) -> ContainerVbd:
     if vbd.config is None:
         return vbd
     return replace(vbd, config=replace(vbd.config, id=f"{vm}/{name_of(vbd.config.id)}"))
-
-
-def _mounted(record: Record) -> Iterable[tuple[DeviceId, ContainerVbd]]:
-    return ((id, vbd) for id, vbd in record.vbds.items() if vbd.medium is not None)
 
 
 def _guest(vm: Vm) -> Container:

@@ -6,6 +6,7 @@ container is work of many processes on every side.
 """
 
 import statistics
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -34,6 +35,8 @@ CALLS = {
 #: How often each starts and stops, for each of the plan's rounds.
 TURNS = 4
 AT_ONCE = 50
+#: Seconds that the host is left alone before a start.
+REST = 0.2
 
 Times = dict[str, list[float]]
 
@@ -90,6 +93,9 @@ def _one(plan: Plan, sides: dict[str, Side], id: str) -> Times:
 
 def _turn(side: Side, id: str, *, clean: bool) -> list[float]:
     """Seconds of a start, of a hard stop, and of a clean one after another start."""
+    # The kernel's first move between control groups after a while waits some 10 ms for a grace
+    # period: everybody's does here, also of who comes after somebody who has just stopped one.
+    threading.Event().wait(REST)
     found = [_seconds(lambda: side.start(id))]
     await_up(side.pid(id))
     found.append(_seconds(lambda: side.kill(id)))

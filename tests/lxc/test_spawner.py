@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from crash.containers.world import children
 
 from backends.lxc.apart import locks
 from backends.lxc.spawner import Spawner
@@ -112,6 +113,8 @@ def test_a_job_of_another_owner_is_not_interrupted(spawner):
 def test_a_server_that_dies_or_hangs_is_replaced(spawner, lock, how):
     old = server(lock)
     os.kill(old, how)
+    # One that hangs has forked the process of one more job before.
+    assert version(spawner)
     assert version(spawner)
     assert server(lock) != old
 
@@ -138,6 +141,22 @@ def test_a_server_that_cannot_end_is_not_waited_for(spawner, held, monkeypatch):
     closing.join(LIMIT)
     assert not closing.is_alive()
     assert os.waitid(os.P_PID, held, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+
+
+def test_a_process_that_dies_before_it_has_a_job_is_replaced(spawner, lock, eventually):
+    own = server(lock)
+    for _ in range(3):
+        eventually(lambda: len(children(own)) == 1)
+        os.kill(children(own)[0], signal.SIGKILL)
+        assert version(spawner)
+    assert server(lock) == own
+
+
+def test_no_process_stays_of_jobs_that_have_ended(spawner, lock, eventually):
+    for _ in range(5):
+        version(spawner)
+    # The one that waits for the next job.
+    eventually(lambda: len(children(server(lock))) == 1)
 
 
 def test_a_new_daemon_ends_what_the_former_one_left(spawner, lock, endless):

@@ -1,13 +1,18 @@
 """The server: forks a child for each job, and does nothing else.
 
+The child for the next job is there already, and waits for the request: nobody waits for a fork.
 A request is one packet: JSON `{"job", "arguments"}`, with the socket for the answers attached,
 and after it what descriptors the job needs. On that socket come `{"pid"}`, with a pidfd, and at
-last `{"result"}` or `{"error": {"errno", "message"}}`. Whoever has to know that nothing of a
-former daemon acts any more takes the lock that the server and every job hold.
+last `{"result"}` or `{"error": {"errno", "message"}}`; with `"left"` where the process lives on,
+as the keeper of a container does. Whoever has to know that nothing of a former daemon acts any
+more takes the lock that the server and every job hold.
 """
 
+import contextlib
+import gc
 import json
 import os
+import select
 import signal
 import socket
 import sys
@@ -47,44 +52,73 @@ JOBS: dict[str, Callable[..., Any]] = {
     "unpack_image": unpacking.unpack_image,
 }
 
-#: Those that leave a process which outlives the daemon: it lets go of what is not its own.
+#: Those whose process may outlive the daemon: they are given what to call then.
 _LASTING = frozenset({"keep", "revive", "dump"})
 
 
 def serve(requests: socket.socket, lock: int) -> None:
     """Until the daemon has closed its end."""
-    server = os.getpid()
+    server, group = os.getpid(), _own_group()
+    # Children leave alone the pages of what is there already.
+    gc.collect()
+    gc.freeze()
+    # Nobody waits for them.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    poll = select.poll()
+    poll.register(requests, 0)
     while True:
-        packet, fds, _flags, _address = socket.recv_fds(requests, PACKET, 8)
-        _reap()
-        if not packet:
-            return
+        free, taken = os.pipe()
         if os.fork() == 0:
-            requests.close()
-            _child(server, packet, fds, lock)
-        for fd in fds:
-            os.close(fd)
+            os.close(free)
+            _child(server, requests, taken, lock)
+        os.close(taken)
+        _hasten(group)
+        # Until the child has a request, or has died.
+        poll.register(free, 0)
+        ready = {fd for fd, _ in poll.poll()}
+        poll.unregister(free)
+        os.close(free)
+        if requests.fileno() in ready:
+            return
 
 
-def _reap() -> None:
-    try:
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
-    except ChildProcessError:
-        pass
+def _own_group() -> str | None:
+    """The file of the processes in this one's control group, in any hierarchy."""
+    with open("/proc/self/cgroup", encoding="utf-8") as file:
+        lines = [line.rstrip().split(":", 2) for line in file]
+    for _, names, path in lines:
+        for place in (names.removeprefix("name="), "unified", ""):
+            found = f"/sys/fs/cgroup/{place}{path}/cgroup.procs"
+            if os.path.exists(found):
+                return found
+    return None
 
 
-def _child(server: int, packet: bytes, fds: list[int], lock: int) -> None:
-    """Carry out one job, and end."""
+def _hasten(group: str | None) -> None:
+    """Move this process to where it is. The first move after a while takes some 10 ms, for a
+    grace period of the kernel's; the moves of a container that starts soon do not any more."""
+    if group is not None:
+        with contextlib.suppress(OSError), open(group, "w", encoding="ascii") as file:
+            file.write("0")
+
+
+def _child(server: int, requests: socket.socket, taken: int, lock: int) -> None:
+    """Wait for a job, carry it out, and end."""
     try:
         syscalls.die_with_parent(server)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        answers = socket.socket(fileno=fds[0])
         pidfd = os.pidfd_open(os.getpid())
-        socket.send_fds(answers, [json.dumps({"pid": os.getpid()}).encode()], [pidfd])
-        os.close(pidfd)
-        request = json.loads(packet)
-        _answer(answers, lock, request["job"], request["arguments"], fds[1:])
+        begun = json.dumps({"pid": os.getpid()}).encode()
+        packet, fds, _flags, _address = socket.recv_fds(requests, PACKET, 8)
+        os.close(taken)
+        requests.close()
+        if packet:
+            answers = socket.socket(fileno=fds[0])
+            socket.send_fds(answers, [begun], [pidfd])
+            os.close(pidfd)
+            request = json.loads(packet)
+            _answer(answers, lock, request["job"], request["arguments"], fds[1:])
     finally:
         os._exit(0)
 
@@ -92,8 +126,15 @@ def _child(server: int, packet: bytes, fds: list[int], lock: int) -> None:
 def _answer(
     answers: socket.socket, lock: int, job: str, arguments: dict[str, Any], fds: list[int]
 ) -> None:
+    def leave(result: object = None) -> None:
+        syscalls.outlive_parent()
+        os.setsid()
+        answers.send(json.dumps({"result": result, "left": True}).encode())
+        answers.close()
+        os.close(lock)
+
     if job in _LASTING:
-        arguments["let_go"] = [answers.fileno(), lock]
+        arguments["leave"] = leave
     if fds:
         arguments["fds"] = fds
     try:

@@ -8,7 +8,7 @@ that outlives the daemon, found by its lock like a keeper.
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -50,10 +50,10 @@ def dump(
     group: str,
     mounts: Mapping[str, str],
     terminals: Sequence[str],
-    let_go: Sequence[int],
+    leave: Callable[[], None],
 ) -> None:
-    """Begin to dump the container whose first process is `init` into the directory `images`,
-    made anew, and leave a process in `directory` that sees it through; one that is at it stays.
+    """Dump the container whose first process is `init` into the directory `images`, made anew:
+    leaves when it begins. Nothing where another process in `directory` is at it.
 
     The group's processes stand frozen before and after. `mounts` are CRIU's names of the VBDs
     that are not its root, and where in the container they are; `terminals` its names of those
@@ -66,15 +66,10 @@ def dump(
         os.unlink(DUMPED)
     shutil.rmtree(images, ignore_errors=True)
     os.makedirs(images, mode=0o700)
-    if os.fork() == 0:
-        try:
-            for fd in let_go:
-                os.close(fd)
-            os.setsid()
-            locks.sign(lock)
-            _dump(images, init, group, mounts, terminals)
-        finally:
-            os._exit(1)
+    locks.sign(lock)
+    leave()
+    _dump(images, init, group, mounts, terminals)
+    os._exit(0)
 
 
 def _dump(

@@ -8,7 +8,8 @@ import os
 import pty
 import select
 import socket
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from backends.lxc.apart import locks
 
@@ -27,10 +28,12 @@ LOCK = "console"
 SAID = "said"
 
 
-def serve(path: str, owner: int, *, keeper: int) -> int:
+@contextmanager
+def served(path: str, owner: int, *, keeper: int) -> Iterator[int]:
     """Have a process serve a new terminal at the socket `path`, in the working directory.
 
-    The terminal belongs to `owner`; its other side, open, is returned."""
+    The terminal belongs to `owner`; for the `with` its other side is open. The process comes up
+    meanwhile, and is no child of this one afterwards."""
     master, terminal = pty.openpty()
     os.fchown(terminal, owner, -1)
     os.fchmod(terminal, 0o620)
@@ -45,6 +48,8 @@ def serve(path: str, owner: int, *, keeper: int) -> int:
     listener.listen(16)
     # Before anybody can look for it.
     lock = locks.take(LOCK)
+    # A keeper that ends at once is one that has ended, and not one that was never there.
+    watched = os.pidfd_open(keeper)
     parent = os.fork()
     if parent == 0:
         # Nobody's child: liblxc waits for every child of the keeper when a start fails.
@@ -52,19 +57,22 @@ def serve(path: str, owner: int, *, keeper: int) -> int:
             os._exit(0)
         try:
             if lock is not None:
-                _close_others({master, terminal, listener.fileno(), lock})
+                _close_others({master, terminal, listener.fileno(), watched, lock})
                 locks.sign(lock)
-                server = _Server(master, terminal, listener, os.pidfd_open(keeper))
+                server = _Server(master, terminal, listener, watched)
                 server.run()
                 server.leave(SAID)
         finally:
             os._exit(0)
-    os.waitpid(parent, 0)
-    for fd in (master, lock):
+    for fd in (master, watched, lock):
         if fd is not None:
             os.close(fd)
     listener.close()
-    return terminal
+    try:
+        yield terminal
+    finally:
+        os.close(terminal)
+        os.waitpid(parent, 0)
 
 
 def _close_others(kept: set[int]) -> None:

@@ -10,20 +10,17 @@ import ctypes
 import json
 import os
 import select
-import signal
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from backends.lxc.apart import console, locks, syscalls
+from backends.lxc.apart import console, locks, processes, syscalls
 
 #: What the hook before init's first instruction makes: init's pid, and word of it.
 INIT = "init"
 STARTED = "started"
 KEEPER = "keeper"
 STATUS = "status"
-
-#: Linux's PF_FORKNOEXEC.
-_FORKED_ONLY = 0x40
 
 _Pointer = ctypes.c_void_p
 
@@ -96,11 +93,13 @@ def keep(
     init: list[str] | None,
     first_id: int,
     seconds: float,
-    let_go: list[int],
-) -> dict[str, Any]:
-    """Start the container whose configuration is `DIRECTORY/config`, and leave a keeper with
-    it; one that has started stays. Answers `{"init": pid}`; `let_go` are descriptors that the
-    keeper must not hold. Raises OSError, TimeoutError after `seconds`."""
+    leave: Callable[[], None],
+) -> dict[str, int]:
+    """Start the container whose configuration is `DIRECTORY/config`, and keep it. Leaves as soon
+    as nothing but liblxc can fail; whoever waits for the start reads `DIRECTORY/started`.
+    One that has a keeper keeps it: answers `{"init": pid}` once it has started.
+
+    Raises OSError, TimeoutError after `seconds`."""
     os.chdir(directory)
     lock = locks.take(KEEPER)
     if lock is None:
@@ -112,61 +111,17 @@ def keep(
             os.unlink(left)
     os.mkfifo(STARTED, 0o600)
     # For writing too: the hook never waits for a reader, whoever of us has died.
-    word = os.open(STARTED, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-    pid = os.fork()
-    if pid == 0:
-        try:
-            for fd in let_go:
-                os.close(fd)
-            _keep(directory, name, init, first_id, lock)
-        finally:
-            os._exit(1)
-    os.close(lock)
-    return {"init": _await(pid, word, seconds)}
-
-
-def _await(pid: int, word: int, seconds: float) -> int:
-    keeper = os.pidfd_open(pid)
-    poll = select.poll()
-    poll.register(word, select.POLLIN)
-    poll.register(keeper, select.POLLIN)
-    ready = {fd for fd, _ in poll.poll(seconds * 1000)}
-    if word in ready:
-        return _await_execution(int(Path(INIT).read_text()), keeper, seconds)
-    signal.pidfd_send_signal(keeper, signal.SIGKILL)
-    if not ready:
-        what = f"the container has not started within {seconds:.0f} s"
-        raise TimeoutError(f"{what}: {_last_words()}")
-    raise OSError(None, f"the container has not started: {_last_words()}")
-
-
-def _await_execution(init: int, keeper: int, seconds: float) -> int:
-    """The word comes right before liblxc executes init, and nothing tells whether it could."""
-    ended = select.poll()
-    ended.register(keeper, select.POLLIN)
-    for _ in range(int(seconds * 1000) + 1):
-        if executed(init):
-            return init
-        if ended.poll(1):
-            return _ended(init)
-    raise TimeoutError(f"init was not executed within {seconds:.0f} s")
+    os.open(STARTED, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    locks.sign(lock)
+    leave()
+    return _keep(directory, name, init, first_id)
 
 
 def _ended(init: int) -> int:
     """Of a container without a keeper: an init that was quick has left its status."""
     if os.path.exists(STATUS):
         return init
-    raise OSError(None, f"the container has not started: {_last_words()}")
-
-
-def executed(pid: int) -> bool:
-    """Whether a process runs a program of its own, or did until its end; not once it is gone."""
-    try:
-        # The name, in parentheses, may contain anything.
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return not int(fields[6]) & _FORKED_ONLY
+    raise OSError(None, "the container has not started")
 
 
 def await_other(seconds: float) -> int:
@@ -180,7 +135,7 @@ def await_other(seconds: float) -> int:
         alive = locks.held(KEEPER)
         with contextlib.suppress(FileNotFoundError, ValueError):
             init = int(Path(INIT).read_text())
-            if executed(init):
+            if processes.executed(init):
                 return init
         if not alive:
             return _ended(init)
@@ -188,26 +143,14 @@ def await_other(seconds: float) -> int:
     raise TimeoutError(f"the container has not started within {seconds:.0f} s")
 
 
-def _last_words() -> str:
-    """The errors in liblxc's log, without their place in its source."""
-    try:
-        lines = Path("log").read_text(errors="replace").splitlines()
-    except OSError:
-        return "liblxc said nothing"
-    errors = [line.partition(" - ")[2].partition(" - ")[2] for line in lines if " ERROR " in line]
-    return "; ".join(errors[:3])[:500] or "liblxc said nothing"
-
-
-def _keep(directory: str, name: str, init: list[str] | None, first_id: int, lock: int) -> None:
-    os.setsid()
-    locks.sign(lock)
-    terminal = console.serve("console.sock", first_id, keeper=os.getpid())
-    for fd in (0, 1, 2):
-        os.dup2(terminal, fd)
-    os.close(terminal)
-    # What we ignore, or Python, or who started the daemon: a program in there would inherit it.
-    syscalls.default_signals()
-    ended = _run(directory, name, init)
+def _keep(directory: str, name: str, init: list[str] | None, first_id: int) -> NoReturn:
+    with console.served("console.sock", first_id, keeper=os.getpid()) as terminal:
+        for fd in (0, 1, 2):
+            os.dup2(terminal, fd)
+        # What we ignore, or Python, or who started the daemon: a program would inherit it.
+        syscalls.default_signals()
+        container = _load(directory, name)
+    ended = _run(container, init)
     if ended is not None:
         partial = f".{STATUS}"
         Path(partial).write_text(json.dumps({"code": exit_code(ended)}))
@@ -220,16 +163,20 @@ def exit_code(error_num: int) -> int:
     return -(error_num >> 8) if error_num & 0x7F else error_num >> 8
 
 
-def _run(directory: str, name: str, init: list[str] | None) -> int | None:
-    """Until the container has ended: what liblxc says of its end; None where init, which may
-    not exist, was not executed."""
+def _load(directory: str, name: str) -> Any:
     container = _library.lxc_container_new(name.encode(), directory.encode())
     if not container:
         raise OSError(None, "liblxc makes no container")
-    held = container.contents
-    if not held.load_config(container, f"{directory}/config".encode()):
+    if not container.contents.load_config(container, f"{directory}/config".encode()):
         raise OSError(None, "liblxc does not take the configuration")
-    held.want_daemonize(container, 0)
+    container.contents.want_daemonize(container, 0)
+    return container
+
+
+def _run(container: Any, init: list[str] | None) -> int | None:
+    """Until the container has ended: what liblxc says of its end; None where init, which may
+    not exist, was not executed."""
+    held = container.contents
     arguments = None
     if init is not None:
         arguments = (ctypes.c_char_p * (len(init) + 1))(*(one.encode() for one in init), None)

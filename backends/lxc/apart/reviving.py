@@ -12,7 +12,7 @@ import select
 import shlex
 import signal
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,11 +38,11 @@ def revive(
     mounts: Mapping[str, str],
     terminals: Sequence[str],
     first_id: int,
-    let_go: Sequence[int],
+    leave: Callable[[], None],
     fds: Sequence[int],
 ) -> None:
-    """Leave a keeper in `directory` that brings a container back from what is in `images`, and
-    talks of it on the socket given.
+    """Bring a container back from what is in `images`, and keep it, in `directory`. Leaves at
+    once, and talks of it on the socket given.
 
     It says `{"network": true}` when the namespaces are pinned, and goes on when it is answered;
     then `{"init": pid}`, when the container stands frozen, or `{"error": reason}`. `group` is
@@ -56,16 +56,11 @@ def revive(
     for left in (INIT, STATUS, ASKED, ANSWERED):
         with suppress(FileNotFoundError):
             os.unlink(left)
-    if os.fork() == 0:
-        try:
-            for fd in let_go:
-                os.close(fd)
-            os.setsid()
-            locks.sign(lock)
-            talk = socket.socket(fileno=fds[0])
-            _Revival(images, group, root, mounts, terminals, first_id, talk).keep()
-        finally:
-            os._exit(1)
+    locks.sign(lock)
+    leave()
+    talk = socket.socket(fileno=fds[0])
+    _Revival(images, group, root, mounts, terminals, first_id, talk).keep()
+    os._exit(0)
 
 
 @dataclass
@@ -100,7 +95,10 @@ class _Revival:
             self.talk.send(json.dumps(what).encode())
 
     def _restored(self) -> int:
-        tty = console.serve("console.sock", self.first_id, keeper=os.getpid())
+        with console.served("console.sock", self.first_id, keeper=os.getpid()) as tty:
+            return self._restored_at(tty)
+
+    def _restored_at(self, tty: int) -> int:
         for path in (ASKED, ANSWERED):
             os.mkfifo(path, 0o600)
         asked = os.open(ASKED, os.O_RDWR | os.O_CLOEXEC)
@@ -117,7 +115,7 @@ class _Revival:
         if code != 0:
             log = Path(f"{self.images}/restore.log").read_text(errors="replace")
             raise OSError(None, f"criu: {checkpoint.first_error(log.splitlines()) or code}")
-        for fd in (tty, *ttys, asked):
+        for fd in (*ttys, asked):
             os.close(fd)
         return int(Path(pidfile).read_text())
 

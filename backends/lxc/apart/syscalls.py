@@ -213,6 +213,11 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
+def outlive_parent() -> None:
+    """Take `die_with_parent` back."""
+    _checked("prctl", _libc.prctl(PR_SET_PDEATHSIG, 0, 0, 0, 0))
+
+
 def file_system_ids(id: int) -> None:
     """Have files looked at and made as this user and group, with every capability kept: the
     kernel drops those over files for whoever is not 0."""

@@ -18,7 +18,7 @@ from crash.bench import Case, Result
 from crash.cases import Operation, nothing, power
 from crash.containers.cases import OPERATIONS
 from crash.containers.lab import Bed, ContainerLab, running
-from crash.containers.world import Outside, Seen, kill, parent
+from crash.containers.world import Outside, Seen, children, kill, leads_session, parent
 from rigs.daemon import ended, eventually
 
 from idl.calls import Operation as TaskCall
@@ -34,9 +34,10 @@ def server(outside: Outside, _vm: str) -> list[int]:
     return [pid for pid in servers if parent(pid) not in servers]
 
 
-def job(outside: Outside, _vm: str) -> list[int]:
-    servers = set(outside.servers())
-    return [pid for pid in outside.apart() if parent(pid) in servers]
+def job(outside: Outside, vm: str) -> list[int]:
+    """Not what waits for the next one, which was forked last, nor who has left as a keeper."""
+    found = [pid for one in server(outside, vm) for pid in children(one)[:-1]]
+    return [pid for pid in found if not leads_session(pid)]
 
 
 def keeper(outside: Outside, vm: str) -> list[int]:

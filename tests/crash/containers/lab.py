@@ -256,7 +256,7 @@ class ContainerLab(Lab):
         assert not diagnostics.journal, f"open intents: {diagnostics.journal}"
         assert not diagnostics.quarantined, f"quarantined: {diagnostics.quarantined}"
         assert all(t.ended for t in self.client.task.list()), "a task has not ended"
-        eventually(lambda: len(outside.servers()) <= 1, why=f"jobs: {outside.servers()}")
+        eventually(lambda: len(outside.servers()) <= 2, why=f"jobs: {outside.servers()}")
         if self.bystander is not None:
             assert _steady(self.look(BYSTANDER)) == _steady(self.bystander), "the bystander"
         self._hold_quiet()

@@ -178,7 +178,7 @@ class Outside:
         return [pid for pid in filter(_is_alive, _all()) if _cmdline(pid).endswith(mark)]
 
     def servers(self) -> list[int]:
-        """Those of them that are no container's."""
+        """Those of them that are no container's: the server, what waits for a job, and jobs."""
         places = self.lxc / self.instance
         return [pid for pid in self.apart() if not _is_below(_cwd(pid), places)]
 
@@ -279,6 +279,18 @@ def parent(pid: int) -> int:
     """Of a process; 0 where it is gone."""
     fields = text(f"/proc/{pid}/stat").rpartition(")")[2].split()
     return int(fields[1]) if fields else 0
+
+
+def children(pid: int) -> list[int]:
+    """Of a process, in the order of their birth."""
+    return [int(word) for word in text(f"/proc/{pid}/task/{pid}/children").split()]
+
+
+def leads_session(pid: int) -> bool:
+    """Whether a process has a session of its own."""
+    with suppress(ProcessLookupError):
+        return os.getsid(pid) == pid
+    return False
 
 
 def _aliases() -> list[tuple[dict[str, Any], str]]:

@@ -22,12 +22,11 @@ DEADLINE = 20.0
 def served() -> Iterator[int]:
     """A terminal in the working directory, as long as its keeper lives."""
     keeper = subprocess.Popen(["sleep", "1000"])
-    found = console.serve("sock", os.getuid(), keeper=keeper.pid)
-    tty.setraw(found)
-    yield found
-    keeper.kill()
-    keeper.wait()
-    os.close(found)
+    with console.served("sock", os.getuid(), keeper=keeper.pid) as found:
+        tty.setraw(found)
+        yield found
+        keeper.kill()
+        keeper.wait()
     end = time.monotonic() + DEADLINE
     process = Path(f"/proc/{server()}")
     while process.exists():
