@@ -64,7 +64,9 @@ class Lxc:
         machine = self._machine
         machine.tell = needs_attention
         for place in machine.domains.places():
-            record = machine.domains.read(place)
+            record = None
+            with suppress(HypervisorError):  # damaged: `HostOps.domains` tells of it
+                record = machine.domains.read(place)
             if record is not None and record.instance == machine.instance and record.started:
                 machine.watch.add(record.vm, place)
 

@@ -60,7 +60,7 @@ class Domains:
     def places(self) -> Iterator[Place]:
         """Every place of the host."""
         for instance in self.root.iterdir():
-            if not instance.name.startswith("."):
+            if not instance.name.startswith(".") and instance.is_dir():
                 yield from (Place(path) for path in instance.iterdir() if path.is_dir())
 
     def read(self, place: Place) -> Record | None:
@@ -126,11 +126,14 @@ class Domains:
 
     def kill(self, vm: VmId) -> Record | None:
         """From here on there is no domain, only what has to be cleared: the record of that.
-        None where there is neither."""
+        None where there is neither, or what there is is damaged: then it says nothing of what
+        has to be cleared."""
         place = self.place(vm)
         with suppress(FileNotFoundError):
             place.record.rename(place.dead)
-        return self.read_dead(place)
+        with suppress(HypervisorError):
+            return self.read_dead(place)
+        return None
 
     def adopt(self, vm: VmId, source: Place, edit: Callable[[Record], Record]) -> Record:
         """Take the container of another place over. Raises AlreadyExists, naming the one that

@@ -9,6 +9,7 @@ from pathlib import Path
 from backends.interface import Domain
 from backends.lxc.clearing import Clearing
 from backends.lxc.machine import Machine
+from backends.lxc.places import Place
 from backends.lxc.record import Life, Record, observed
 from idl.errors import DoesNotExist, HypervisorError, Unimplemented
 from idl.host import HostStat, Hypervisor
@@ -56,18 +57,11 @@ class HostOps:
         raise Unimplemented(what="the hypervisor's log", backend="lxc")
 
     def domains(self) -> list[Domain]:
-        found = [self._observed(record) for record in self._records()]
-        return [*found, *self._others()]
-
-    def _records(self) -> list[Record]:
-        domains = self._machine.domains
         try:
-            records = [
-                domains.read(place) or domains.read_dead(place) for place in domains.places()
-            ]
+            seen = [self._seen(place) for place in self._machine.domains.places()]
         except OSError as error:
             raise HypervisorError(call="domains", reason=str(error)) from error
-        return [r for r in records if r is not None and self._is_there(r)]
+        return [*(domain for domain in seen if domain is not None), *self._others()]
 
     def _others(self) -> list[Domain]:
         """Containers that liblxc runs for somebody else."""
@@ -79,9 +73,17 @@ class HostOps:
         ]
 
     def domain(self, vm: VmId) -> Domain | None:
+        return self._seen(self._machine.domains.place(vm))
+
+    def _seen(self, place: Place) -> Domain | None:
+        """What a place tells. One whose record is damaged is a domain that nobody knows of: in
+        doubt, until it is shut down."""
         domains = self._machine.domains
-        place = domains.place(vm)
-        record = domains.read(place) or domains.read_dead(place)
+        try:
+            record = domains.read(place) or domains.read_dead(place)
+        except HypervisorError:
+            vm, instance = place.path.name, place.path.parent.name
+            return Domain(id=str(place.path), name=vm, vm=vm, instance=instance, built=True)
         if record is None or not self._is_there(record):
             return None
         return self._observed(record)

@@ -66,6 +66,14 @@ def test_a_damaged_record_is_no_missing_one(domains):
     domains.place("web").record.write_bytes(b"{")
     with pytest.raises(HypervisorError):
         domains.read(domains.place("web"))
+    assert domains.kill("web") is None
+    assert not domains.place("web").record.exists()
+
+
+def test_what_is_no_instance_s_is_no_place(domains):
+    domains.create(RECORD)
+    (domains.root / "stray").touch()
+    assert list(domains.places()) == [domains.place("web")]
 
 
 def test_no_domain_id_is_given_twice(domains, tmp_path):
