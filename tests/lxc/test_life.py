@@ -12,6 +12,7 @@ from rigs.container import DEAF
 from rigs.containers import ContainerHost, container_host
 from rigs.daemon import eventually
 
+from backends.lxc.cgroup import Cgroups
 from backends.lxc.metering import device
 from idl.errors import FailedToAcknowledge, FailedToShutdown, HypervisorError
 from idl.vbd import Local, Vbd, VbdQos
@@ -41,7 +42,7 @@ def halted(host: ContainerHost, id: str, reason: str) -> None:
     )
     assert host.state(id).reason == reason
     group = host.names.group(id)
-    assert not Path(f"/sys/fs/cgroup/pids/{group}").exists()
+    assert not any((tree.base / group).exists() for tree in Cgroups.found().hierarchies)
     assert not (host.daemon.run_dir / "lxc" / "default" / id).exists()
 
 

@@ -5,6 +5,7 @@ The locks are those of open file descriptions: whoever looks whether one is held
 it for that moment, as with flock, and children share what was opened before the fork.
 """
 
+import errno
 import fcntl
 import os
 import select
@@ -53,6 +54,11 @@ def holder(path: str) -> int | None:
         with open(path, encoding="ascii") as file:
             pidfd = os.pidfd_open(int(file.read()))
     except (FileNotFoundError, ValueError, ProcessLookupError):
+        return None
+    except OSError as error:
+        # What older kernels (6.1) say of a dead one whose session lives on.
+        if error.errno != errno.EINVAL:
+            raise
         return None
     # Looked at once the descriptor is there: the pid was not another's by then.
     if held(path):

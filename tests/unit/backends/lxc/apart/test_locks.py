@@ -50,6 +50,28 @@ def test_a_child_holds_what_its_parent_took(tmp_path):
     os.close(theirs)
 
 
+def test_the_dead_leader_of_a_session_that_lives_on_is_not_found(tmp_path):
+    path = str(tmp_path / "lock")
+    ours, theirs = os.pipe()
+    keeper = os.fork()
+    if keeper == 0:
+        os.setsid()
+        lock = locks.take(path)
+        locks.sign(lock)
+        os.close(lock)
+        if os.fork() == 0:
+            os.close(theirs)
+            os.read(ours, 1)
+        os._exit(0)
+    os.close(ours)
+    os.waitpid(keeper, 0)
+    try:
+        assert locks.holder(path) is None
+    finally:
+        # Its child reads the end.
+        os.close(theirs)
+
+
 def test_who_has_not_signed_is_not_found(tmp_path):
     path = str(tmp_path / "lock")
     lock = locks.take(path)
