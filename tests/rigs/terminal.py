@@ -29,7 +29,7 @@ class Terminal:
             stdin=slave,
             stdout=slave,
             stderr=slave,
-            env={**os.environ, "TERM": "xterm-256color", **env},
+            env={**_inherited(), "TERM": "xterm-256color", **env},
         )
         os.close(slave)
         self.raw = ""
@@ -73,3 +73,8 @@ class Terminal:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(DEADLINE)
         os.close(self.master)
+
+
+def _inherited() -> dict[str, str]:
+    """The environment, without the size of another terminal."""
+    return {name: v for name, v in os.environ.items() if name not in ("COLUMNS", "LINES")}
