@@ -4,6 +4,8 @@
 .PHONY: help venv venv-test demo run stop check test sweep sweep-lxc soak bench rig test-rig rig-shell clean docs
 
 BIN := .venv/bin
+# Two at a time; tests/rigs/together.py says what has to stay with one of them.
+PYTEST := $(BIN)/pytest -q -n 2 --dist loadfile
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -27,11 +29,11 @@ check: venv-test  ## The inner loop: linters, types, import rules, unit tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -q tests/unit
+	$(PYTEST) tests/unit
 
 test: check  ## Everything: check, then the other tests, then integration with one worker
-	$(BIN)/pytest -q --ignore tests/unit
-	XENOPSD_TEST_WORKERS=1 $(BIN)/pytest -q tests/integration
+	$(PYTEST) --ignore tests/unit
+	XENOPSD_TEST_WORKERS=1 $(PYTEST) tests/integration
 
 docs: export NO_MKDOCS_2_WARNING = 1
 docs:  ## Build the documentation into build/site; a dead link fails it
