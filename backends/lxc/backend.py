@@ -13,7 +13,7 @@ from pathlib import Path
 from backends.interface import Backend, Settings
 from backends.lxc.cgroup import Cgroups
 from backends.lxc.config import Host
-from backends.lxc.domains import Domains
+from backends.lxc.domains import MACHINE, Domains
 from backends.lxc.ending import Watch
 from backends.lxc.host import HostOps, boot_id
 from backends.lxc.machine import Machine
@@ -115,7 +115,7 @@ def _opened(
     settings: Settings, spawner: Spawner, bridges: Sequence[str], first_id: int, pids: int
 ) -> Backend:
     run, state = settings.run_dir / "lxc", settings.state_dir / "lxc"
-    domains = Domains(run, settings.instance)
+    domains = Domains(run, settings.instance, MACHINE)
     storage = Storage(run=run, state=state, roots=settings.disks, spawner=spawner)
     domains.begin(boot_id())
     deadline = time.monotonic() + CLEAR

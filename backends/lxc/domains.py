@@ -22,6 +22,10 @@ from idl.ids import VmId
 #: Ranges that are given away, one after another.
 RANGES = 8192
 
+#: Where the run directories of a machine say which blocks of ids they use: a link for each, to
+#: the range in RUN/lxc, and void when that is no more.
+MACHINE = Path("/run/xenopsd-ids")
+
 #: Directories of `RUN/lxc` that are no instance's: an instance's name begins with no dot.
 RANGE_FILES = ".ranges"
 NEXT = ".next"
@@ -29,11 +33,13 @@ BOOT = ".boot"
 
 
 class Domains:
-    """The places of one instance in `RUN/lxc`."""
+    """The places of one instance in `RUN/lxc`; `machine` is where ids are claimed."""
 
-    def __init__(self, root: Path, instance: str) -> None:
+    def __init__(self, root: Path, instance: str, machine: Path) -> None:
         self.root = root
         self.instance = instance
+        self._machine = machine
+        machine.mkdir(exist_ok=True, mode=0o700)
         (root / instance).mkdir(parents=True, exist_ok=True, mode=0o711)
         (root / RANGE_FILES).mkdir(exist_ok=True, mode=0o700)
 
@@ -168,15 +174,28 @@ class Domains:
 
         Raises HypervisorError when there is none left."""
         directory = self.root / RANGE_FILES
-        taken = {path.name: path for path in directory.iterdir()}
-        for number, path in taken.items():
-            if _mark(path) == mark:
-                return first + int(number) * IDS
-        for n in (n for n in range(RANGES) if str(n) not in taken):
-            with suppress(FileExistsError):
-                (directory / str(n)).symlink_to(mark)
-                return first + n * IDS
+        with self._flock(self._machine):
+            taken = {path.name: path for path in directory.iterdir()}
+            for number, path in taken.items():
+                if _mark(path) == mark:
+                    return first + int(number) * IDS
+            for n in (n for n in range(RANGES) if str(n) not in taken):
+                range_, start = directory / str(n), first + n * IDS
+                if self._claim(range_, {start // IDS, (start + IDS - 1) // IDS}):
+                    range_.symlink_to(mark)
+                    return start
         raise HypervisorError(call="create", reason="every range of ids is in use")
+
+    def _claim(self, range_: Path, blocks: set[int]) -> bool:
+        """Say that this range has these blocks of IDS ids; False where another one has some."""
+        claims = [self._machine / str(block) for block in blocks]
+        for claim in claims:
+            if os.path.lexists(_mark(claim)):
+                return False
+        for claim in claims:
+            claim.unlink(missing_ok=True)
+            claim.symlink_to(range_.absolute())
+        return True
 
     def ranges(self, prefix: str) -> list[Path]:
         """The ranges whose marks begin so: links, each to its mark."""

@@ -1,5 +1,8 @@
 """Records in the run directory, domain ids, ranges of ids."""
 
+import shutil
+from itertools import pairwise
+
 import pytest
 from msgspec.structs import replace
 from rigs.records import container
@@ -15,7 +18,7 @@ RECORD = container(
 
 @pytest.fixture
 def domains(tmp_path):
-    return Domains(tmp_path, "default")
+    return Domains(tmp_path / "run", "default", tmp_path / "machine")
 
 
 def test_a_record_is_read_as_it_was_made(domains):
@@ -53,7 +56,7 @@ def test_a_killed_domain_is_none_and_its_record_is_kept_for_clearing(domains):
 
 
 def test_an_adopted_one_stands_in_one_place(domains, tmp_path):
-    theirs = Domains(tmp_path, "other")
+    theirs = Domains(tmp_path / "run", "other", tmp_path / "machine")
     theirs.create(replace(RECORD, instance="other"))
     found = domains.adopt("ours", theirs.place("web"), lambda r: replace(r, vm="ours"))
     assert found.vm == "ours"
@@ -77,7 +80,10 @@ def test_what_is_no_instance_s_is_no_place(domains):
 
 
 def test_no_domain_id_is_given_twice(domains, tmp_path):
-    found = [domains.allot_domain_id(), Domains(tmp_path, "other").allot_domain_id()]
+    found = [
+        domains.allot_domain_id(),
+        Domains(tmp_path / "run", "other", tmp_path / "machine").allot_domain_id(),
+    ]
     assert found == ["1", "2"]
 
 
@@ -95,6 +101,22 @@ def test_a_range_that_was_given_back_is_given_away_again(domains):
     given.unlink()
     assert domains.ranges("xenopsd default a ") == []
     assert domains.allot_ids("xenopsd default c i1", 1_000_000) == first
+
+
+@pytest.mark.parametrize("first", [1 << 20, (1 << 20) + 1, (1 << 20) - IDS])
+def test_two_run_directories_of_a_machine_share_no_range(domains, tmp_path, first):
+    ours = [domains.allot_ids(f"xenopsd default {vm} i1", 1 << 20) for vm in "ab"]
+    beside = Domains(tmp_path / "beside", "default", tmp_path / "machine")
+    theirs = [beside.allot_ids(f"xenopsd default {vm} i1", first) for vm in "abc"]
+    starts = sorted([*ours, *theirs])
+    assert all(b - a >= IDS for a, b in pairwise(starts))
+
+
+def test_what_a_run_directory_had_that_is_gone_is_free(domains, tmp_path):
+    first = domains.allot_ids("xenopsd default a i1", 1 << 20)
+    beside = Domains(tmp_path / "beside", "default", tmp_path / "machine")
+    shutil.rmtree(tmp_path / "run")
+    assert beside.allot_ids("xenopsd default b i1", 1 << 20) == first
 
 
 def test_after_a_boot_of_the_host_no_domain_is_left(domains):
