@@ -35,6 +35,8 @@ EARLY_MODULES = ("crc32c_generic", "virtio_pci", "virtio_blk", "ext4")
 NO_DEVICES = ("sound", "drivers/gpu", "drivers/media", "drivers/infiniband", "drivers/staging")
 # Linters and the documentation's tools stay on the developer's machine.
 ELSEWHERE = ("ruff", "mypy", "import-linter", "types-", "mkdocs", "pygal", "xenopsd")
+# Compiled, since the machine is slow and cannot write there: a daemon starts in half the time.
+PIP = ("--quiet", "--compile", "--use-pep517")
 UNUSED_AFTER = 14 * 24 * 3600.0
 
 
@@ -65,7 +67,8 @@ def system(say: Callable[[str], None]) -> Path:
 
 def python(say: Callable[[str], None]) -> Path:
     """The directory with `python.ext4`; built where it is missing."""
-    return _cached("rig-python", [*requirements()], _build_python, say)
+    recipe = [*requirements(), *PIP]
+    return _cached("rig-python", recipe, _build_python, say)
 
 
 def _cached(
@@ -184,8 +187,7 @@ def _build_python(place: Path) -> None:
     if sys.version_info[:2] != (3, 11):
         raise CannotBuild("the rig has Python 3.11: make .venv with it (PYTHON=python3.11)")
     tree = place / "python"
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", "--use-pep517"]
-    _run([*pip, "--target", str(tree), *requirements()])
+    _run([sys.executable, "-m", "pip", "install", *PIP, "--target", str(tree), *requirements()])
     _ext4(tree, place / "python.ext4", megabytes=400)
     shutil.rmtree(tree)
 
