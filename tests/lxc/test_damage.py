@@ -14,7 +14,7 @@ def host() -> Iterator[ContainerHost]:
 
 def test_a_damaged_record_costs_its_own_vm(host):
     host.start("whole")
-    host.start("torn")
+    host.start("torn", "exec sleep 1000000")
     (host.daemon.run_dir / "lxc" / "stray").touch()
     (host.daemon.run_dir / "lxc" / "default" / "torn" / "domain.json").write_bytes(b"{")
     group = host.group("torn")
