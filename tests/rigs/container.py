@@ -77,7 +77,12 @@ class Init:
 
 def init_among(pids: list[int]) -> Init | None:
     """The one that is the first in its own namespace of processes."""
-    return next((Init(pid) for pid in pids if _first(pid)), None)
+    return next(iter(inits_among(pids)), None)
+
+
+def inits_among(pids: list[int]) -> list[Init]:
+    """All that are."""
+    return [Init(pid) for pid in pids if _first(pid)]
 
 
 def _first(pid: int) -> bool:

@@ -4,7 +4,14 @@ from collections.abc import Callable
 from typing import Any
 
 from crash.cases import Operation, Word, plugged, power, presence
-from crash.containers.lab import Bed, add_spares, recorded, running
+from crash.containers.lab import (
+    Bed,
+    add_spares,
+    recorded,
+    remembering,
+    remembers,
+    running,
+)
 
 from idl import calls
 from idl.calls import Call
@@ -43,6 +50,17 @@ def halted_again(bed: Bed) -> None:
     """Halted after a run, with a layer that persists."""
     running(bed)
     bed.run(bed.client.vm.shutdown(bed.vm))
+
+
+def suspended(bed: Bed) -> None:
+    remembering(bed)
+    bed.run(bed.client.vm.suspend(bed.vm))
+
+
+def memory(seen: Any, bed: Any) -> str:
+    """As `power`, of one that was not started anew."""
+    lost = seen.power in ("running", "paused") and not remembers(seen, bed.vm)
+    return f"{seen.power}, its memory gone" if lost else str(seen.power)
 
 
 def _row(
@@ -90,4 +108,17 @@ OPERATIONS: tuple[Operation, ...] = (
     _row("guest reboots", running, _guest("reboot"), "running"),
     _row("guest halts", running, _guest("poweroff"), "halted"),
     _row("guest halts, on_shutdown start", restarting, _guest("poweroff"), "running"),
+)  # fmt: skip
+
+#: What only a host can do where CRIU works.
+SUSPENSION: tuple[Operation, ...] = (
+    _row("VM.suspend", remembering, lambda b: calls.VmSuspend(id=b.vm, task=b.vm),
+         "suspended", "running", word=memory),
+    _row("VM.resume", suspended, lambda b: calls.VmResume(id=b.vm, task=b.vm),
+         "running", "suspended", word=memory),
+    _row("VM.resume paused", suspended,
+         lambda b: calls.VmResume(id=b.vm, paused=True, task=b.vm), "paused", "suspended",
+         word=memory),
+    _row("VM.shutdown of a suspended VM", suspended,
+         lambda b: calls.VmShutdown(id=b.vm, task=b.vm), "halted", word=memory),
 )  # fmt: skip

@@ -14,11 +14,12 @@ from typing import Any, TypeVar
 
 from crash.bench import BYSTANDER, Lab
 from crash.cases import Bench
-from crash.containers.world import Outside, Seen, kill, points
+from crash.containers.world import Outside, Seen, kill, points, text
 from rigs.container import Act, Images
 from rigs.daemon import DaemonProcess, eventually
 from rigs.outside import untidy
 
+from backends.lxc import image
 from idl.vbd import Local, Mount, Vbd
 from idl.vif import Bridge, Locked, Vif
 from idl.vm import Container, Vm
@@ -26,6 +27,9 @@ from xenopsd.configure import derived_mac
 
 #: Seconds between two beats of a guest, and what a slow machine makes of them.
 BEAT = 20.0
+
+#: A file in a container's memory.
+KEPT = "run/kept"
 
 _images = threading.Lock()
 
@@ -201,16 +205,22 @@ class ContainerLab(Lab):
         """What runs is intact, what does not run has left nothing."""
         assert seen.claimed == (seen.config is not None), f"a claim: {seen.claimed}"
         assert not seen.leftovers, f"in its directory: {seen.leftovers}"
-        assert seen.power in ("running", "paused", "halted", "absent"), f"it is {seen.power}"
+        words = ("running", "paused", "suspended", "halted", "absent")
+        assert seen.power in words, f"it is {seen.power}"
         if seen.init is None:
             remains = seen.remains
             assert not remains, f"{seen.power}, and there is {remains}"
+            if seen.power == "suspended":
+                _hold_image(seen, vm)
             return
         self._hold_intact(seen, vm)
 
     def _hold_intact(self, seen: Seen, vm: str) -> None:
         domain, place = seen.domain, self.outside.place(vm)
         assert domain is not None, "it runs, and has no record"
+        assert len(seen.inits) == 1, f"it runs more than once: {seen.inits}"
+        memory = [path for path in seen.images if path.name != ".yard"]
+        assert not memory, f"images of what runs: {memory}"
         assert seen.extra["settled"], "no operation has ended for its domain"
         marks = [domain[m] for m in ("instance", "vm", "incarnation")]
         assert marks == [self.instance, vm, seen.extra["incarnation"]], f"marks: {marks}"
@@ -233,7 +243,10 @@ class ContainerLab(Lab):
         missing = {vbd["target"] for vbd in names.values()} - seen.shown
         assert not missing, f"its container does not see {missing}"
         passing = {layer for layer in seen.layers if "@" in layer}
-        own = {layer for layer in passing if layer.endswith(f"@{incarnation}")}
+        # Until it runs, what comes back from an image leaves that its layers.
+        restored = domain.get("restored", False)
+        lives = (f"@{incarnation}", *(["@suspended"] if restored else []))
+        own = {layer for layer in passing if layer.endswith(lives)}
         assert passing == own, f"layers of other lives: {passing - own}"
         self._hold_beating(seen)
 
@@ -269,6 +282,12 @@ class ContainerLab(Lab):
         client, vm = bench.client, bench.vm
         if not client.vm.exists(vm):
             recorded(bench)
+        if self.look(vm).power == "suspended":
+            bench.run(client.vm.resume(vm))
+            seen = self.look(vm)
+            assert seen.power == "running", f"resumed, and {seen.power}"
+            self._hold_consistent(seen, vm)
+            assert remembers(seen, vm), "its memory is gone"
         bench.run(client.vm.shutdown(vm))
         seen = self.look(vm)
         assert seen.power == "halted", f"shut down, and {seen.power}"
@@ -342,6 +361,29 @@ def running(bed: Bed) -> None:
     recorded(bed)
     bed.run(bed.client.vm.start(bed.vm))
     bed.up()
+
+
+def remembering(bed: Bed) -> None:
+    """Running, with something in its memory that no other life has."""
+    running(bed)
+    init = bed.look().init
+    assert init is not None
+    # As its own root: the host's has no id there.
+    within = ["nsenter", "-t", str(init.pid), "-U", "-m", "-S", "0", "-G", "0"]
+    write = ["/bin/sh", "-c", f"echo {bed.vm} >/{KEPT}"]
+    subprocess.run([*within, *write], check=True, timeout=BEAT)
+
+
+def remembers(seen: Seen, vm: str) -> bool:
+    """Whether what runs has not been started anew."""
+    return seen.init is not None and text(seen.init.root / KEPT).strip() == vm
+
+
+def _hold_image(seen: Seen, vm: str) -> None:
+    """It is whole, and nobody has run on from it."""
+    recorded = seen.extra["image"]
+    assert not recorded.get("spent"), "its image is spent"
+    image.check(Path(recorded["path"]), vm, lambda _: None)
 
 
 def _steady(seen: Seen) -> tuple[Any, ...]:

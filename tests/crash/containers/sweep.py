@@ -22,11 +22,14 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from crash.bench import Case, Result
 from crash.cases import Operation
-from crash.containers.cases import OPERATIONS
+from crash.containers.cases import OPERATIONS, SUSPENSION
 from crash.containers.deaths import DeathLab, deaths
 from crash.containers.lab import ContainerLab
 from crash.sweep import Sweep, conclude, single_kills
 from crash.table import text
+
+from backends.lxc.apart import checkpoint
+from backends.lxc.cgroup import Cgroups
 
 #: How many moments of an operation something beside the daemon dies at.
 MOMENTS = 4
@@ -58,6 +61,17 @@ def die(directory: Path, jobs: int, known: Sequence[Result]) -> list[Result]:
     return Sweep(directory, jobs, DeathLab).carry_out(deaths(took, MOMENTS), alone=False)
 
 
+def swept() -> tuple[Operation, ...]:
+    """Every operation that this host can."""
+    lacking = checkpoint.unable()["reason"]
+    if Cgroups.found().version != "v2":
+        lacking = "control groups are not of version 2 alone"
+    if lacking is None:
+        return (*OPERATIONS, *SUSPENSION)
+    print(f"not swept: suspend and resume ({lacking})")
+    return OPERATIONS
+
+
 def main() -> int:
     """Run the sweep; the status is 1 when a case failed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
@@ -73,7 +87,7 @@ def main() -> int:
     # A container's root passes through it.
     directory.chmod(0o755)
     began = time.monotonic()
-    operations = [op for op in OPERATIONS if args.only in op.name]
+    operations = [op for op in swept() if args.only in op.name]
     results = sweep(directory, args.jobs, operations)
     print(text(operations, results))
     died = die(directory / "deaths", args.jobs, results)

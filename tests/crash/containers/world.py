@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rigs.container import Init, init_among
+from rigs.container import Init, inits_among
 from rigs.outside import document
 
 from backends.lxc.places import Names
@@ -39,7 +39,7 @@ class Seen:
     config: dict[str, Any] | None
     extra: dict[str, Any]
     claimed: bool
-    init: Init | None
+    inits: tuple[Init, ...]
     frozen: bool
     processes: dict[int, str]
     groups: frozenset[str]
@@ -52,14 +52,22 @@ class Seen:
     ranges: tuple[str, ...]
     place: tuple[str, ...] | None
     layers: frozenset[str]
+    images: tuple[Path, ...]
     leftovers: tuple[str, ...]
 
     @property
+    def init(self) -> Init | None:
+        """Its container's first process."""
+        return next(iter(self.inits), None)
+
+    @property
     def power(self) -> str:
-        """running, paused, shell, stopped, halted or absent."""
+        """running, paused, shell, stopped, suspended, halted or absent."""
         if self.init is not None:
             return "paused" if self.frozen else "running"
         if self.domain is None:
+            if self.extra.get("image"):
+                return "suspended"
             return "absent" if self.config is None else "halted"
         if not self.domain.get("built"):
             return "shell"
@@ -74,8 +82,12 @@ class Seen:
 
     @property
     def remains(self) -> list[str]:
-        """What a halted VM has no right to."""
+        """What a VM that does not run has no right to. The layers of an image stay with it until
+        the VM starts anew."""
         passing = {layer for layer in self.layers if "@" in layer}
+        images = self.images
+        if self.power == "suspended":
+            images = tuple(path for path in images if path.suffix != ".image")
         return [
             *(f"process {pid}: {what}" for pid, what in self.processes.items()),
             *(f"group {path}" for path in sorted(self.groups)),
@@ -83,7 +95,8 @@ class Seen:
             *(f"interface {link.name}" for link in self.links),
             *(f"table {name}" for name in sorted(self.tables)),
             *(f"ids {name}" for name in self.ranges),
-            *(f"layer {name}" for name in sorted(passing)),
+            *(f"layer {name}" for name in sorted(passing) if not name.endswith("@suspended")),
+            *(f"file {path}" for path in images),
             *([] if self.place is None else [f"place with {', '.join(self.place) or 'nothing'}"]),
         ]
 
@@ -113,7 +126,8 @@ class Outside:
         roots = [root / self.names.group(vm) for root in hierarchies()]
         groups = frozenset(str(group) for root in roots for group in _below(root))
         pids = [pid for group in groups for pid in _pids(Path(group))]
-        init = init_among(sorted(set(pids)))
+        inits = inits_among(sorted(set(pids)))
+        init = next(iter(inits), None)
         mounts = tuple(point for point in points() if _is_below(point, place))
         links = tuple(self._links(vm))
         return Seen(
@@ -121,7 +135,7 @@ class Outside:
             config=document(record / "config.json"),
             extra=document(record / "extra.json") or {},
             claimed=(self.run / "owners" / vm).exists(),
-            init=init,
+            inits=tuple(inits),
             frozen=init is not None and _frozen(init.pid),
             processes=self._processes(vm, place),
             groups=groups,
@@ -138,6 +152,7 @@ class Outside:
             ),
             place=tuple(sorted(_names(place))) if place.exists() else None,
             layers=_names(self.state / "lxc" / "layers" / vm),
+            images=tuple(self._images(vm)),
             leftovers=tuple(sorted(_names(record) - {"config.json", "extra.json", "journal"})),
         )
 
@@ -194,6 +209,14 @@ class Outside:
         pid = int(written) if written.isdigit() else 0
         mark = f"/{self.names.group(vm)}/"
         return pid if pid and mark in text(f"/proc/{pid}/cgroup") else None
+
+    def checkpoints(self, vm: str) -> Path:
+        """Where CRIU's files are while it works."""
+        return self.state / "lxc" / "checkpoints" / vm
+
+    def _images(self, vm: str) -> Iterator[Path]:
+        yield from (self.state / "suspend").glob(f"{vm}.image*")
+        yield from self.checkpoints(vm).glob("*")
 
     def _processes(self, vm: str, place: Path) -> dict[int, str]:
         mark = f"/{self.names.group(vm)}/"
