@@ -1,6 +1,5 @@
-"""What a crash of the daemon makes of a suspend and of a resume: at some points of their sweep
-(`tests/crash/containers/sweep.py --only suspend` in the rig does them all), and while CRIU is at
-work."""
+"""What a crash of the daemon makes of a suspend and of a resume: at a point of each that the sweep of
+containers has too, and while CRIU is at work."""
 
 import os
 import select
