@@ -65,11 +65,13 @@ class Network:
                     _address(guest, link.peer, one, Addressing())
             host.set_up(link.index, up=vif.carrier)
 
-    def unplug(self, device: str, *, deadline: float) -> None:
-        """Remove both sides and the rules; nothing when there are none."""
+    def unplug(self, device: str, alias: str = "", *, deadline: float) -> None:
+        """Remove both sides and the rules, and whatever else bears `alias`, as an interface does
+        that somebody has renamed; nothing when there are none."""
         with _naming(device), Talk(deadline) as host:
             # The interface first: it is not to pass anything without its rules.
-            host.remove_link(device)
+            for name in (device, *(host.aliased(alias) if alias else ())):
+                host.remove_link(name)
             _filter(None, device, deadline)
             if host.link(device) is not None or device in _tables(deadline):
                 raise NetworkError(what=device, reason="it was removed and is there again")

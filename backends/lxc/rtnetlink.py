@@ -111,12 +111,19 @@ class Talk:
 
     def aliases(self, prefix: str) -> list[str]:
         """The names of the interfaces whose alias begins so."""
+        return [link.name for link in self._marked(prefix)]
+
+    def aliased(self, alias: str) -> list[str]:
+        """The names of the interfaces that have this alias."""
+        return [link.name for link in self._marked(alias) if link.alias == alias]
+
+    def _marked(self, prefix: str) -> list[Link]:
         message = ifinfmsg()
         message["attrs"] = [("IFLA_EXT_MASK", _SKIP_STATS)]
         # Looked for in the bytes first: to decode a message costs a quarter of a millisecond.
         needle = prefix.encode()
         found = [_link(raw) for raw in self._dump(_GETLINK, message) if needle in raw]
-        return [link.name for link in found if link.alias.startswith(prefix)]
+        return [link for link in found if link.alias.startswith(prefix)]
 
     def tables(self) -> dict[str, str]:
         """The nftables tables of the family netdev: name to comment ("" without one)."""

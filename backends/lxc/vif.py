@@ -57,7 +57,7 @@ class VifOps(MicroOps):
         device = self.machine.names.interface(vif.id, record.incarnation)
         if held is not None and held.device is not None:
             device = held.device
-        self.machine.network.unplug(device, deadline=call.deadline)
+        self.machine.network.unplug(device, _alias(record, vif.id), deadline=call.deadline)
         if held is not None:
             self._put(call, vm, vif.id, None)
         return None
@@ -96,10 +96,14 @@ def port(machine: Machine, record: Record, id: DeviceId, held: ContainerVif) -> 
     assert held.device is not None, "given when it was plugged"
     return Port(
         device=held.device,
-        alias=f"{record.marked}{record.incarnation} {name_of(id)}",
+        alias=_alias(record, id),
         inside=held.inside,
         netns=machine.place(record).network_namespace,
     )
+
+
+def _alias(record: Record, id: DeviceId) -> str:
+    return f"{record.marked}{record.incarnation} {name_of(id)}"
 
 
 def cable(machine: Machine, record: Record, *, deadline: float, put_in: bool) -> None:

@@ -122,6 +122,19 @@ def test_unplugging_leaves_nothing_and_can_be_repeated(lab):
         assert lab.left() == []
 
 
+def test_an_interface_that_was_renamed_is_unplugged(lab):
+    guest, other = lab.guest(), lab.guest()
+    for one in (guest, other):
+        lab.network.plug(everything(lab, one), one.port, deadline=soon())
+    renamed = f"{lab.mark}new"
+    run("ip", "link", "set", guest.port.device, "name", renamed)
+    lab.network.unplug(guest.port.device, guest.port.alias, deadline=soon())
+    assert renamed not in links()
+    assert other.port.device in links()
+    lab.network.unplug(other.port.device, deadline=soon())
+    assert lab.left() == []
+
+
 @pytest.fixture
 def cut(monkeypatch):
     """Let the daemon die before the request with this number."""
