@@ -12,7 +12,7 @@ import structlog
 from msgspec.structs import replace
 
 from backends.interface import Backend, Call, Waiting
-from idl.errors import BadPowerState, DeadlineExceeded, HookFailed, XenopsError
+from idl.errors import BadPowerState, DeadlineExceeded, DoesNotExist, HookFailed, XenopsError
 from idl.ids import DeviceId, VmId
 from idl.metadata import Metadata
 from idl.pci import Pci
@@ -100,8 +100,7 @@ class Performer:
                     self.release(entry.id)
                 return waiting
             case microop.VmPause(if_running=if_running):
-                if not (if_running and self._runs_no_more(entry.id)):
-                    backend.vm.pause(call, vm)
+                self._pause(entry.id, vm, call, if_running=if_running)
             case microop.VmUnpause():
                 self._unpause(entry.id, vm, call)
             case microop.VmRequestShutdown(reason=reason):
@@ -196,6 +195,16 @@ class Performer:
         domain = self.backend.host.domain(vm)
         if domain is not None:
             self.resized(vm, domain.memory_held)
+
+    def _pause(self, id: VmId, vm: Vm, call: BackendCall, *, if_running: bool) -> None:
+        if if_running and self._runs_no_more(id):
+            return
+        try:
+            self.backend.vm.pause(call, vm)
+        except (BadPowerState, DoesNotExist):
+            # It may have stopped since, or have been killed by who did not wait for it.
+            if not (if_running and self._runs_no_more(id)):
+                raise
 
     def _runs_no_more(self, vm: VmId) -> bool:
         domain = self.backend.host.domain(vm)

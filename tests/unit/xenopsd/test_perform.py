@@ -142,6 +142,24 @@ def test_vcpus_of_what_runs_no_more_are_not_stopped(rig):
         rig.do(m.VmPause())
 
 
+@pytest.mark.parametrize("end", ["kill", "halt"])
+def test_what_ends_while_its_vcpus_are_stopped_needs_it_no_more(rig, monkeypatch, end):
+    """By the thread that kills what should be gone, or by itself."""
+    rig.start()
+    backend = rig.core.backend
+    pause = backend.vm.pause
+
+    def late(call, vm):
+        backend.kill("vm1") if end == "kill" else backend.debug("halt", ["vm1"])
+        rig.core.quiet("vm1")
+        pause(call, vm)
+
+    monkeypatch.setattr(backend.vm, "pause", late)
+    rig.do(m.VmPause(if_running=True))
+    with pytest.raises((DoesNotExist, BadPowerState)):
+        rig.do(m.VmPause())
+
+
 def test_an_unpause_that_is_repeated_after_its_guest_has_stopped_was_done(rig):
     rig.start()
     rig.core.backend.debug("halt", ["vm1"])
