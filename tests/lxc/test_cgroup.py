@@ -255,7 +255,6 @@ def test_what_a_container_froze_by_itself_can_be_frozen(group, inside):
     assert group.frozen()
 
 
-@pytest.mark.parametrize("any_group", ["v1", "v2"], indirect=True)
 def test_groups_deeper_than_any_path_are_removed(any_group, inside):
     process = inside(any_group, "input()")
     (directory, *_) = any_group._directories
