@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from backends.interface import Call, Waiting
 from backends.lxc import grouping, idmap, image, limits, metering, vif
 from backends.lxc.apart import checkpoint, locks, syscalls
+from backends.lxc.apart.processes import cannot_be_stopped
 from backends.lxc.cgroup import Group
 from backends.lxc.image import Facts
 from backends.lxc.machine import Machine
@@ -40,6 +41,9 @@ CGROUPS = "/sys/fs/cgroup"
 
 #: Seconds within which a save that failed is undone at once; else by `resume_saved`.
 UNDO = 30.0
+
+#: How long a guest's processes get to be where CRIU can stop them, in seconds.
+SETTLE = 10.0
 
 _LOOPBACK = 1
 
@@ -108,9 +112,22 @@ class Suspension:
         self._inner(record).freeze(call.deadline)
         # CRIU freezes and thaws the inner group, within one that is not.
         self._machine.group(record).thaw(call.deadline)
+        self._settle(call, record)
         # What comes in while its sockets are being read, or are gone, gets no answer.
         with suppress(NetworkError):
             vif.cable(self._machine, record, deadline=call.deadline, put_in=False)
+
+    def _settle(self, call: Call, record: Record) -> None:
+        """CRIU would stop the child of a vfork, and wait for ever for the parent to stop, which
+        waits for the child."""
+        inner, until = self._inner(record), time.monotonic() + SETTLE
+        while any(map(cannot_be_stopped, inner.pids())):
+            if time.monotonic() > until:
+                reason = "the guest has a child of a vfork that executes nothing; try again"
+                raise HypervisorError(call=call.micro_op, reason=reason)
+            inner.thaw(call.deadline)
+            call.pause(0.01)
+            inner.freeze(call.deadline)
 
     def _dump(self, call: Call, record: Record) -> Facts:
         machine, place = self._machine, self._machine.place(record)
