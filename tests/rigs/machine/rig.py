@@ -1,7 +1,7 @@
 """Debian 12 with its own kernel 6.1, the project and its tests in it, under QEMU.
 
     python tests/rigs/machine/rig.py build
-    python tests/rigs/machine/rig.py run [--deadline S] COMMAND...
+    python tests/rigs/machine/rig.py [--deadline S] run COMMAND...
     python tests/rigs/machine/rig.py test [PYTEST ARGUMENT...]
     python tests/rigs/machine/rig.py shell
 
