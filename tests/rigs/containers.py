@@ -72,6 +72,8 @@ class ContainerHost:
             self.run(self.client.vm.shutdown(vm.id))
             self.client.vm.remove(vm.id)
         self.client.close()
+        # In an orderly way: its own control group goes then.
+        self.daemon.stop()
         self.daemon.remove()
 
 

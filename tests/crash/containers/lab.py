@@ -5,6 +5,7 @@ import signal
 import subprocess
 import tempfile
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +21,7 @@ from rigs.daemon import DaemonProcess, eventually
 from rigs.outside import untidy
 
 from backends.lxc import image
+from backends.lxc.cgroup import Cgroups
 from idl.vbd import Local, Mount, Vbd
 from idl.vif import Bridge, Locked, Vif
 from idl.vm import Container, Vm
@@ -126,13 +128,11 @@ class ContainerLab(Lab):
         eventually(lambda: not any(outside.look(p.name).processes for p in places))
         for place in places:
             seen = outside.look(place.name)
-            for group in sorted(seen.groups, reverse=True):
-                with suppress(FileNotFoundError):
-                    Path(group).rmdir()
             for link in seen.links:
                 subprocess.run(["ip", "link", "delete", link.name], check=False)
             for table in seen.tables:
                 subprocess.run(["nft", "delete", "table", "netdev", table], check=False)
+        assert Cgroups.found().group(outside.names.group()).remove(time.monotonic() + 10.0)
         for point in sorted(points(), reverse=True):
             if point.startswith(f"{outside.run}/"):
                 subprocess.run(["umount", "--lazy", point], check=False)
