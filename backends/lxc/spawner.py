@@ -69,7 +69,9 @@ class Job:
         self._answers.settimeout(seconds)
         try:
             said, fds, _, _ = socket.recv_fds(self._answers, PACKET, 1)
-        except ConnectionError:
+        except TimeoutError:
+            raise
+        except OSError:
             return False
         with self._lock:
             self._pidfd = fds[0] if fds else None
